@@ -1,0 +1,1 @@
+"""Pure translations between records and bytes."""

@@ -1,0 +1,1 @@
+"""The configuration file: strict sections, read with line numbers."""

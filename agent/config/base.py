@@ -1,0 +1,154 @@
+"""Sections: closed, frozen, strict pieces of the file, and the values that carry their unit."""
+
+import os
+import re
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from agent.core.errors import ConfigError
+from agent.core.ports import Clock
+from agent.core.stats import Stats
+
+_SECONDS: Final = {
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+_BYTES: Final = {
+    "B": 1,
+    "kB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+_WITH_UNIT: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
+
+T = TypeVar("T")
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
+"""Names that may stand in a topic (contracts: topics and payloads)."""
+
+
+def _measure(value: object, units: dict[str, float], what: str, example: str) -> float:
+    if isinstance(value, str) and (m := _WITH_UNIT.match(value)) and m[2] in units:
+        return float(m[1]) * units[m[2]]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise PydanticCustomError(
+            "unit_missing",
+            "`{value}` has no unit; write for example `{value}{unit}`",
+            {"value": value, "unit": re.sub(r"[\d.]", "", example)},
+        )
+    raise PydanticCustomError(
+        "unit_wrong",
+        "`{value}` is no {what}; write for example `{example}` (units: {units})",
+        {"value": str(value), "what": what, "example": example, "units": ", ".join(units)},
+    )
+
+
+def parse_seconds(value: object) -> float:
+    """``"100ms"`` -> 0.1. A bare number is refused: nobody knows its unit."""
+    return _measure(value, _SECONDS, "duration", "1s")
+
+
+def parse_bytes(value: object) -> int:
+    """``"64MB"`` -> 64000000."""
+    return int(_measure(value, {k: float(v) for k, v in _BYTES.items()}, "size", "64MB"))
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_seconds),
+    Field(json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|ms|s|min|m|h|d)$"}),
+]
+"""A duration in seconds; in the file with its unit: ``1s``, ``100ms``, ``7d``."""
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(
+        json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|kB|MB|GB|KiB|MiB|GiB)$"}
+    ),
+]
+"""A size in bytes; in the file with its unit: ``64MB``."""
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda v: float(v) if isinstance(v, int) and not isinstance(v, bool) else v),
+]
+"""A plain number; integers are welcome."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""Letters, digits, ``_``, ``.`` and ``-``: it becomes a topic level."""
+
+
+class Section(BaseModel):
+    """Base of every part of the file: unknown keys are errors, and equal files are equal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Secret(Section):
+    """Where a secret is: ``{file: PATH}`` or ``{credential: NAME}`` (systemd), never inline."""
+
+    file: str | None = None
+    credential: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Secret":
+        if (self.file is None) == (self.credential is None):
+            raise PydanticCustomError(
+                "secret", "write either `file: PATH` or `credential: NAME`", {}
+            )
+        return self
+
+    def read(self) -> str:
+        """The secret, without the line end. Raises `ConfigError` naming the path."""
+        if self.file is not None:
+            path = Path(self.file)
+        else:
+            path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/run/credentials")) / str(
+                self.credential
+            )
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as e:
+            raise ConfigError(
+                f"the secret in {path} cannot be read ({e.strerror})",
+                code="E120",
+                fix="Create the file, readable by the user edge-agent, or correct the path.",
+            ) from e
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an adapter is given when it is built.
+
+    Attributes:
+        root: Topic root ``{prefix}/{gateway}``.
+        data_dir: Where the agent may keep files.
+    """
+
+    clock: Clock
+    stats: Stats
+    gateway: str
+    root: str
+    data_dir: Path
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The one object for *key*: devices behind one endpoint share its connection."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        found: T = self._shared[key]
+        return found

@@ -1,0 +1,1 @@
+"""Vocabulary, pure functions and ports: no I/O, no asyncio, only NumPy."""

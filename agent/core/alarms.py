@@ -1,0 +1,177 @@
+"""Alarms: all limits of a stream as one table of columns (ISA-18.2 vocabulary)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core.quality import Quality, counts_for_limits
+from agent.core.tag import TagSet
+
+Kind = Literal["high", "low", "bad_too_long"]
+
+_NORMAL: Final = 0
+_RAISING: Final = 1
+_ACTIVE: Final = 2
+_CLEARING: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmSpec:
+    """One alarm as configured.
+
+    Attributes:
+        name: Unique within the agent; the topic level of its events.
+        tag: Full name of the tag it watches.
+        limit: Engineering units; ignored by ``bad_too_long``.
+        deadband: Engineering units the value must come back beyond the limit before it clears.
+        on_delay_ns, off_delay_ns: How long the condition must hold (or be gone), ns.
+        priority: 1 (urgent) .. 4 (journal only), as ISA-18.2 counts.
+    """
+
+    name: str
+    tag: str
+    kind: Kind
+    limit: float = 0.0
+    deadband: float = 0.0
+    on_delay_ns: int = 0
+    off_delay_ns: int = 0
+    priority: int = 2
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmEvent:
+    """One change of one alarm.
+
+    Attributes:
+        stream: Stream of the sample that caused it; with ``row`` it names that sample.
+        t_ns: Source timestamp of that sample.
+        value: NaN when the sample is Bad.
+        q: Quality code of the sample.
+        by: ``agent``, or who acknowledged or shelved it.
+    """
+
+    alarm: str
+    tag: str
+    stream: str
+    t_ns: int
+    active: bool
+    priority: int
+    value: float
+    limit: float
+    q: int
+    code: str = ""
+    text: str = ""
+    by: str = "agent"
+    acked: bool = False
+    shelved: bool = False
+
+
+class AlarmTable:
+    """State of m alarms over the k tags of one stream; no object per alarm.
+
+    Arrays of shape (m,). The quiet case is a few NumPy expressions per batch; Python runs
+    only for the alarms whose condition and state disagree.
+    """
+
+    def __init__(self, stream: str, tags: TagSet, specs: Sequence[AlarmSpec]) -> None:
+        self.stream, self.specs = stream, tuple(specs)
+        m = len(specs)
+        self._column = np.array([tags.column[s.tag] for s in specs], np.intp)
+        # A low limit is a high limit of the negated value: one comparison serves both.
+        self._sign = np.array([-1.0 if s.kind == "low" else 1.0 for s in specs])
+        self._limit = np.array([s.limit for s in specs]) * self._sign
+        self._clear_at = self._limit - np.array([s.deadband for s in specs])
+        self._watches_bad = np.array([s.kind == "bad_too_long" for s in specs], np.bool_)
+        self._on_delay = np.array([s.on_delay_ns for s in specs], np.int64)
+        self._off_delay = np.array([s.off_delay_ns for s in specs], np.int64)
+        self._state = np.zeros(m, np.uint8)
+        self._since = np.zeros(m, np.int64)
+
+    def scan(
+        self, t: NDArray[np.int64], v: NDArray[np.float64], q: NDArray[np.uint8]
+    ) -> list[AlarmEvent]:
+        """Feed one batch, t (n,), v and q (n, k); events in order of time.
+
+        A sample counts where its quality is Good, or doubtful with its own value kept; Bad
+        neither raises nor clears a limit, and a tag Bad for too long has an alarm of its own.
+        """
+        if not self.specs:
+            return []
+        cq = q[:, self._column]
+        cv = v[:, self._column] * self._sign
+        bad = cq < Quality.UNCERTAIN
+        counts = np.where(self._watches_bad, True, counts_for_limits(cq))
+        with np.errstate(invalid="ignore"):
+            over = np.where(self._watches_bad, bad, cv > self._limit)
+            under = np.where(self._watches_bad, ~bad, cv <= self._clear_at)
+        on = (self._state == _ACTIVE) | (self._state == _CLEARING)
+        waiting = (self._state == _RAISING) | (self._state == _CLEARING)
+        stirs = (counts & np.where(on, under, over)).any(axis=0) | waiting
+        if not stirs.any():
+            return []
+        events = [
+            event
+            for i in np.flatnonzero(stirs)
+            for event in self._step(int(i), t, v, cq[:, i], over[:, i], under[:, i], counts[:, i])
+        ]
+        return sorted(events, key=lambda e: e.t_ns)
+
+    def _step(
+        self,
+        i: int,
+        t: NDArray[np.int64],
+        v: NDArray[np.float64],
+        q: NDArray[np.uint8],
+        over: NDArray[np.bool_],
+        under: NDArray[np.bool_],
+        counts: NDArray[np.bool_],
+    ) -> list[AlarmEvent]:
+        """One alarm through the rows of one batch."""
+        events: list[AlarmEvent] = []
+        for r in np.flatnonzero(counts):
+            now, state = int(t[r]), int(self._state[i])
+            if state in {_NORMAL, _RAISING}:
+                if not over[r]:
+                    self._state[i] = _NORMAL
+                    continue
+                if state == _NORMAL:
+                    self._state[i], self._since[i] = _RAISING, now
+                if now - self._since[i] >= self._on_delay[i]:
+                    self._state[i] = _ACTIVE
+                    events.append(
+                        self._event(i, now, float(v[r, self._column[i]]), int(q[r]), True)
+                    )
+            else:
+                if not under[r]:
+                    self._state[i] = _ACTIVE
+                    continue
+                if state == _ACTIVE:
+                    self._state[i], self._since[i] = _CLEARING, now
+                if now - self._since[i] >= self._off_delay[i]:
+                    self._state[i] = _NORMAL
+                    events.append(
+                        self._event(i, now, float(v[r, self._column[i]]), int(q[r]), False)
+                    )
+        return events
+
+    def _event(self, i: int, t_ns: int, value: float, q: int, active: bool) -> AlarmEvent:
+        s = self.specs[i]
+        return AlarmEvent(
+            s.name, s.tag, self.stream, t_ns, active, s.priority, value, s.limit, q, text=s.text
+        )
+
+    @property
+    def active(self) -> list[str]:
+        """Names of the alarms that stand now."""
+        on = (self._state == _ACTIVE) | (self._state == _CLEARING)
+        return [self.specs[i].name for i in np.flatnonzero(on)]
+
+    def restore(self, active: Mapping[str, bool]) -> None:
+        """Take over the state of an earlier run: an alarm that stood then does not fire again."""
+        for i, s in enumerate(self.specs):
+            if active.get(s.name):
+                self._state[i] = _ACTIVE

@@ -1,0 +1,34 @@
+"""Counters and gauges: plain numbers that units count and the source ``internal`` reads."""
+
+from collections import deque
+
+import numpy as np
+
+
+class Stats:
+    """Named numbers. One dictionary, no locks: everything that counts runs on the loop."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self._samples: dict[str, deque[float]] = {}
+
+    def add(self, name: str, amount: float = 1.0) -> None:
+        """Count *amount* more of *name*."""
+        self.values[name] = self.values.get(name, 0.0) + amount
+
+    def set(self, name: str, value: float) -> None:
+        """Set the gauge *name*."""
+        self.values[name] = value
+
+    def observe(self, name: str, value: float) -> None:
+        """Keep one of the last 512 observations of *name*, for its percentiles."""
+        if name not in self._samples:
+            self._samples[name] = deque(maxlen=512)
+        self._samples[name].append(value)
+
+    def percentile(self, name: str, percent: float) -> float:
+        """Percentile of the last observations of *name*; NaN when there is none."""
+        samples = self._samples.get(name)
+        return (
+            float(np.percentile(np.fromiter(samples, float), percent)) if samples else float("nan")
+        )

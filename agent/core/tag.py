@@ -1,0 +1,66 @@
+"""Tags: what is measured, in which unit, over which range."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One measured or computed quantity.
+
+    Attributes:
+        name: Unique within the agent, ``/``-separated: ``press1/oil_temp``.
+        unit: Engineering unit as plant people write it (``L/min``, ``bar``); empty if none.
+        lo, hi: Plausible range in engineering units; outside it a Good sample keeps its
+            value and becomes ``UNCERTAIN_RANGE``.
+        deadband: Smallest change worth publishing, engineering units; 0 publishes all.
+    """
+
+    name: str
+    unit: str = ""
+    lo: float = -inf
+    hi: float = inf
+    deadband: float = 0.0
+
+    @property
+    def short(self) -> str:
+        """The name below its device, as payloads carry it: ``oil_temp``."""
+        return self.name.split("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class TagSet:
+    """The ordered columns of a stream's batches. Built once, shared by every batch."""
+
+    tags: tuple[Tag, ...]
+    column: dict[str, int] = field(init=False, repr=False, compare=False, hash=False)
+    lo: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
+    hi: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", {t.name: i for i, t in enumerate(self.tags)})
+        object.__setattr__(self, "lo", np.array([t.lo for t in self.tags], np.float64))
+        object.__setattr__(self, "hi", np.array([t.hi for t in self.tags], np.float64))
+        if len(self.column) != len(self.tags):
+            raise ValueError("duplicate tag names in one TagSet")
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def __iter__(self) -> Iterator[Tag]:
+        return iter(self.tags)
+
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """Column numbers of *names*; KeyError names the first unknown tag."""
+        return [self.column[n] for n in names]
+
+    @property
+    def schema_id(self) -> str:
+        """Stable id, 16 hex digits, of names, units and order."""
+        text = "\n".join(f"{t.name}\t{t.unit}" for t in self.tags)
+        return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Shared connections to the outside."""

@@ -1,0 +1,47 @@
+"""Markers: what a test needs from the machine, and how to get it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+_PACKAGES = {
+    "mosquitto": "mosquitto",
+    "mosquitto_sub": "mosquitto-clients",
+    "strace": "strace",
+    "faketime": "libfaketime faketime",
+}
+STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
+
+
+def data_dir() -> Path:
+    """Folder with ``data/`` and ``models/``: EDGE_AGENT_DATA, else ../shared beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    return Path(os.environ.get("EDGE_AGENT_DATA", default))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip with the cure in the reason; in strict mode a missing need is a failure."""
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
+                _missing(
+                    f"{program} is not installed: apt-get install {_PACKAGES.get(program, program)}"
+                )
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        _missing("needs root")
+    if item.get_closest_marker("data") and not (data_dir() / "data" / "skab").is_dir():
+        pytest.skip("no real measurements: set EDGE_AGENT_DATA to a folder with data/ and models/")
+
+
+def _missing(reason: str) -> None:
+    if STRICT:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real measurements and reference models."""
+    return data_dir()
