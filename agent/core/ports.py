@@ -1,12 +1,17 @@
 """Ports: what the core asks of the world. Adapters implement these; nothing here does I/O."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
+from agent.core.errors import TransientError
 from agent.core.tag import TagSet
 
 Record = Batch | AlarmEvent
@@ -153,4 +158,156 @@ class Registry(Protocol):
         ...
 
 
-Names = Sequence[str]
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model version that is on this gateway, verified: what a result's `Origin` will name.
+
+    Attributes:
+        digest: SHA-256 of the file, hex.
+    """
+
+    name: str
+    version: str
+    release: int
+    digest: str
+    path: Path
+
+
+class ArtifactStore(Protocol):
+    """Verified model files on disk, by digest."""
+
+    def path(self, digest: str) -> Path | None:
+        """Where the file is; None if it is not here."""
+        ...
+
+    def add(self, download: Path, sha256: str, size: int) -> Path:
+        """Check size and SHA-256, then move in atomically; `PermanentError` if they differ."""
+        ...
+
+    def collect(self, keep: Collection[str]) -> list[str]:
+        """Delete every file whose digest is not in *keep*; the digests deleted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """What a worker found in a model file.
+
+    Attributes:
+        inputs, outputs: Tensor name -> shape; free dimensions are None.
+    """
+
+    digest: str
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: Mapping[str, tuple[int | None, ...]]
+    load_ms: float
+
+
+class ModelHost(Protocol):
+    """Models in a worker process: nothing a model file does can hurt the caller."""
+
+    async def load(self, digest: str, model: bytes, deadline_s: float = 30.0) -> LoadedModel:
+        """Load from bytes. `PermanentError` when the file is no model, takes the worker down
+        with it, needs too much memory or does not load in time."""
+        ...
+
+    async def unload(self, digest: str) -> None: ...
+
+    async def predict(
+        self, digest: str, x: NDArray[np.float32], deadline_s: float
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """x (b, w, k) engineering units -> output name -> float32 (b,) or (b, m).
+
+        Raises `WorkerLost` when the worker died or was killed at the deadline; the caller still
+        has the window and may try again. `PermanentError` when the model refuses its input.
+        """
+        ...
+
+
+class WorkerLost(TransientError):
+    """The worker process died, or was killed at a deadline, with this call under way."""
+
+
+class StateStore(Protocol):
+    """Small durable state, committed at once: (namespace, key) -> JSON value."""
+
+    def get(self, ns: str, key: str) -> Any:
+        """The value, or None. From memory: no I/O."""
+        ...
+
+    def items(self, ns: str) -> Mapping[str, Any]: ...
+
+    async def put(self, ns: str, key: str, value: Any) -> None:
+        """Return when the value is on disk; None deletes. Never raises: when the disk refuses,
+        the value holds in memory and the store says that it is not durable."""
+        ...
+
+
+class AuditTrail(Protocol):
+    """One hash-chained trail of what was decided, by whom and why."""
+
+    async def write(self, kind: str, actor: str, facts: Mapping[str, Any]) -> None: ...
+
+
+class Outbox(Protocol):
+    """The journal as delivery, for one sink: what it still owes.
+
+    Owed = put into the journal, neither acknowledged nor claimed. A claim is a record under
+    way; it lives in memory only.
+    """
+
+    def claim(self, stored: Stored) -> None: ...
+
+    def release(self, stored: Stored) -> None:
+        """The claimed record was not delivered: it is owed again."""
+        ...
+
+    def ack(self, stored: Stored, rejected: str = "") -> None:
+        """Rows first..last are owed no more; durable with the next commit. A record that the
+        far end refused for ever goes to the dead letters with *rejected* as reason."""
+        ...
+
+    async def owed(self, lane: Lane, limit_rows: int) -> list[Stored]:
+        """The oldest committed records of *lane* still owed, claimed for the caller.
+
+        Lane ALARM gives alarm events in order; lane HISTORY gives batches of many rows of one
+        stream each, in order of (epoch, seq) within a stream. Empty when nothing is owed.
+        """
+        ...
+
+    def depth(self) -> int:
+        """Rows owed or under way."""
+        ...
+
+    def oldest_ns(self) -> int | None:
+        """Source timestamp of the oldest row owed; None when nothing is."""
+        ...
+
+
+class Journal(Protocol):
+    """The one durable journal: every record goes in, and live delivery need not wait for it."""
+
+    lineage: str
+    epoch: int
+
+    @property
+    def durable(self) -> bool:
+        """False while the disk refuses commits: values still flow, but only live."""
+        ...
+
+    def put(self, record: Record, *, on_durable: Callable[[], None] | None = None) -> Stored:
+        """Queue for the next group commit; returns at once with the record's name.
+
+        Alarm events pull the commit forward to now, an owed *on_durable* to within 100 ms.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return when everything queued so far is on disk, or the disk has refused it."""
+        ...
+
+    def outbox(self, sink: str) -> Outbox: ...
+
+    async def read(self, stream: str, rows: int) -> Batch | None:
+        """The last *rows* committed rows of *stream*, oldest first; None when there are none."""
+        ...

@@ -29,8 +29,9 @@ class Tag:
 
     @property
     def short(self) -> str:
-        """The name below its device, as payloads carry it: ``oil_temp``."""
-        return self.name.split("/", 1)[-1]
+        """The name below its device or model instance, as payloads carry it: ``oil_temp``."""
+        levels = 2 if self.name.startswith("model/") else 1
+        return self.name.split("/", levels)[-1]
 
 
 @dataclass(frozen=True, slots=True)
