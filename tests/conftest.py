@@ -16,7 +16,7 @@ STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
 
 
 def data_dir() -> Path:
-    """Folder with ``data/`` and ``models/``: EDGE_AGENT_DATA, else ../shared beside the checkout."""
+    """Folder with ``data/`` and ``models/``: EDGE_AGENT_DATA, else ../shared."""
     default = Path(__file__).resolve().parents[2] / "shared"
     return Path(os.environ.get("EDGE_AGENT_DATA", default))
 

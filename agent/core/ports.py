@@ -208,7 +208,8 @@ class ModelHost(Protocol):
 
     async def load(self, digest: str, model: bytes, deadline_s: float = 30.0) -> LoadedModel:
         """Load from bytes. `PermanentError` when the file is no model, takes the worker down
-        with it, needs too much memory or does not load in time."""
+        with it, needs too much memory or does not load in time.
+        """
         ...
 
     async def unload(self, digest: str) -> None: ...
@@ -239,7 +240,8 @@ class StateStore(Protocol):
 
     async def put(self, ns: str, key: str, value: Any) -> None:
         """Return when the value is on disk; None deletes. Never raises: when the disk refuses,
-        the value holds in memory and the store says that it is not durable."""
+        the value holds in memory and the store says that it is not durable.
+        """
         ...
 
 
@@ -264,7 +266,8 @@ class Outbox(Protocol):
 
     def ack(self, stored: Stored, rejected: str = "") -> None:
         """Rows first..last are owed no more; durable with the next commit. A record that the
-        far end refused for ever goes to the dead letters with *rejected* as reason."""
+        far end refused for ever goes to the dead letters with *rejected* as reason.
+        """
         ...
 
     async def owed(self, lane: Lane, limit_rows: int) -> list[Stored]:
