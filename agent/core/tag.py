@@ -36,17 +36,28 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class TagSet:
-    """The ordered columns of a stream's batches. Built once, shared by every batch."""
+    """The ordered columns of a stream's batches. Built once, shared by every batch.
+
+    Attributes:
+        column: Tag name -> column number.
+        lo, hi, deadband: float64, shape (k,): the tags' limits as columns.
+        schema_id: Stable id, 16 hex digits, of names, units and order.
+    """
 
     tags: tuple[Tag, ...]
     column: dict[str, int] = field(init=False, repr=False, compare=False, hash=False)
     lo: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     hi: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
+    deadband: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
+    schema_id: str = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", {t.name: i for i, t in enumerate(self.tags)})
         object.__setattr__(self, "lo", np.array([t.lo for t in self.tags], np.float64))
         object.__setattr__(self, "hi", np.array([t.hi for t in self.tags], np.float64))
+        object.__setattr__(self, "deadband", np.array([t.deadband for t in self.tags], np.float64))
+        text = "\n".join(f"{t.name}\t{t.unit}" for t in self.tags)
+        object.__setattr__(self, "schema_id", sha256(text.encode()).hexdigest()[:16])
         if len(self.column) != len(self.tags):
             raise ValueError("duplicate tag names in one TagSet")
 
@@ -59,9 +70,3 @@ class TagSet:
     def columns(self, names: Sequence[str]) -> list[int]:
         """Column numbers of *names*; KeyError names the first unknown tag."""
         return [self.column[n] for n in names]
-
-    @property
-    def schema_id(self) -> str:
-        """Stable id, 16 hex digits, of names, units and order."""
-        text = "\n".join(f"{t.name}\t{t.unit}" for t in self.tags)
-        return sha256(text.encode()).hexdigest()[:16]
