@@ -27,6 +27,9 @@ class ManualClock:
     def mono_s(self) -> float:
         return self.elapsed_s
 
+    def check_step(self) -> float:
+        return 0.0
+
     def advance(self, seconds: float) -> None:
         self.now_ns += int(seconds * 1e9)
         self.elapsed_s += seconds

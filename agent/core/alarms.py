@@ -170,6 +170,10 @@ class AlarmTable:
         on = (self._state == _ACTIVE) | (self._state == _CLEARING)
         return [self.specs[i].name for i in np.flatnonzero(on)]
 
+    def stepped(self, step_ns: int) -> None:
+        """The wall clock was moved: delays that run go on as if it had not been."""
+        self._since += step_ns
+
     def restore(self, active: Mapping[str, bool]) -> None:
         """Take over the state of an earlier run: an alarm that stood then does not fire again."""
         for i, s in enumerate(self.specs):

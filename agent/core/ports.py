@@ -1,6 +1,6 @@
 """Ports: what the core asks of the world. Adapters implement these; nothing here does I/O."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,10 @@ class Clock(Protocol):
 
     def wall_ns(self) -> int: ...
     def mono_s(self) -> float: ...
+
+    def check_step(self) -> float:
+        """By how many seconds the wall clock was moved since the last call; 0.0 if it was not."""
+        ...
 
 
 class Emit(Protocol):
@@ -116,6 +120,14 @@ class Sink(Protocol):
         must be tried again: nothing is marked delivered, so a record may be delivered twice but
         is never lost.
         """
+        ...
+
+    async def publish_status(self, facts: Mapping[str, Any]) -> None:
+        """Say (retained) how the agent is: config digest, version, clock, durable, lineage."""
+        ...
+
+    async def publish_alarms(self, active: Sequence[Mapping[str, Any]]) -> None:
+        """Say (retained) which alarms stand, for those who join late."""
         ...
 
     async def lost(self) -> None:

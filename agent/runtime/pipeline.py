@@ -1,0 +1,154 @@
+"""What happens to a batch between its source and the journal."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.core.alarms import AlarmSpec, AlarmTable
+from agent.core.batch import Batch, range_checked
+from agent.core.history import History
+from agent.core.ports import Clock, Journal, StateStore, Stored
+from agent.core.stats import Stats
+from agent.core.tag import TagSet
+from agent.runtime.alarmlist import AlarmList
+
+
+class Arrivals(Protocol):
+    """Who cuts windows: told of every batch after it is in its ring."""
+
+    def arrived(self, batch: Batch, history: History) -> None: ...
+    def stepped(self) -> None: ...
+
+
+class Outlet(Protocol):
+    """Who sends records on: an uplink."""
+
+    def offer(self, stored: Stored) -> None: ...
+    def alarms_changed(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What the configuration asks of the pipeline.
+
+    Attributes:
+        rings: Stream -> rows that the models reading it need.
+        alarms: Every configured alarm.
+        bad_after_ns: How long a tag may be Bad before its own alarm; None for never.
+    """
+
+    rings: Mapping[str, int] = field(default_factory=dict)
+    alarms: Sequence[AlarmSpec] = ()
+    bad_after_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Channel:
+    """One stream as the pipeline knows it."""
+
+    tags: TagSet
+    alarms: AlarmTable
+    history: History | None
+    latest: Batch | None = None
+
+
+class Pipeline:
+    """Range check, ring, alarms, journal, uplinks, models: in this order, for every batch."""
+
+    def __init__(self, journal: Journal, state: StateStore, clock: Clock, stats: Stats) -> None:
+        self._journal, self._clock, self._stats = journal, clock, stats
+        self._wiring = Wiring()
+        self.alarms = AlarmList(journal, state, self._offer)
+        self.alarms.changed = self._alarms_changed
+        self.channels: dict[str, Channel] = {}
+        self.outlets: dict[str, Outlet] = {}
+        self.arrivals: Arrivals | None = None
+
+    def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
+        """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
+        self._wiring = wiring
+        for stream in self.channels.keys() - streams.keys() - {"agent"}:
+            del self.channels[stream]
+        for stream, tags in streams.items():
+            self._open(stream, tags)
+        if "agent" in self.channels:
+            self._open("agent", self.channels["agent"].tags)
+        self.alarms.forget({s.name for c in self.channels.values() for s in c.alarms.specs})
+
+    def emit(self, batch: Batch, *, on_durable: Callable[[], None] | None = None) -> None:
+        """Take a batch from a source or a model (port `Emit`)."""
+        step_s = self._clock.check_step()
+        if step_s:
+            self._stepped(step_s)
+        if not len(batch):
+            return
+        batch = range_checked(batch)
+        channel = self.channels.get(batch.stream)
+        if channel is None or channel.tags is not batch.tags:
+            channel = self._open(batch.stream, batch.tags)
+        channel.latest = batch
+        if channel.history is not None:
+            channel.history.append(batch)
+        events = channel.alarms.scan(batch.t, batch.v, batch.q)
+        self._offer(self._journal.put(batch, on_durable=on_durable))
+        if events:
+            self.alarms.take(events)
+        if self.arrivals is not None and channel.history is not None:
+            self.arrivals.arrived(batch, channel.history)
+
+    def _open(self, stream: str, tags: TagSet) -> Channel:
+        """The channel of *stream*, made anew only where tags, alarms or ring differ."""
+        old = self.channels.get(stream)
+        specs = self._specs(tags)
+        rows = self._wiring.rings.get(stream, 0)
+        same_tags = old is not None and old.tags == tags
+        if old is not None and same_tags and old.alarms.specs == specs:
+            table = old.alarms
+        else:
+            table = AlarmTable(stream, tags, specs)
+            table.restore(self.alarms.standing())
+        ring = old.history if old is not None and same_tags else None
+        if ring is None or ring.capacity < rows:
+            grown = History(tags, rows) if rows else None
+            if grown is not None and ring is not None and len(ring):
+                t, v, q = ring.view(len(ring))
+                grown.append(Batch(stream, tags, t, v, q))
+            ring = grown
+        channel = Channel(tags, table, ring, old.latest if old is not None and same_tags else None)
+        self.channels[stream] = channel
+        return channel
+
+    def _specs(self, tags: TagSet) -> tuple[AlarmSpec, ...]:
+        configured = [s for s in self._wiring.alarms if s.tag in tags.column]
+        if self._wiring.bad_after_ns is not None:
+            configured += [
+                AlarmSpec(
+                    f"{t.name.replace('/', '.')}.bad",
+                    t.name,
+                    "bad_too_long",
+                    on_delay_ns=self._wiring.bad_after_ns,
+                    priority=3,
+                    text=f"{t.name} gives no usable value",
+                )
+                for t in tags
+                if not t.name.startswith(("agent/", "model/"))
+            ]
+        return tuple(configured)
+
+    def _stepped(self, step_s: float) -> None:
+        """The wall clock was moved: no window may span it, running delays go on."""
+        self._stats.add("clock.steps")
+        for channel in self.channels.values():
+            channel.alarms.stepped(int(step_s * 1e9))
+            if channel.history is not None:
+                channel.history.clear()
+        if self.arrivals is not None:
+            self.arrivals.stepped()
+
+    def _offer(self, stored: Stored) -> None:
+        for outlet in self.outlets.values():
+            outlet.offer(stored)
+
+    def _alarms_changed(self) -> None:
+        for outlet in self.outlets.values():
+            outlet.alarms_changed()

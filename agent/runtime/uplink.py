@@ -1,0 +1,259 @@
+"""The way upstream of one sink: alarms first, then live, then what was missed at its rate."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from agent.core.batch import Batch
+from agent.core.errors import AgentError
+from agent.core.ports import Clock, Journal, Lane, Sink, Stored
+from agent.core.stats import Stats
+from agent.runtime.thin import Thin
+
+log = structlog.get_logger()
+
+LIVE_BOUND: Final = 2000
+"""Live messages waiting at most; what does not fit is owed and follows as history."""
+
+HISTORY_ROWS: Final = 600
+"""Rows per history message (knowledge: a block's knee)."""
+
+HISTORY_FLOOR: Final = 200.0
+"""Rows per second that history may always send, however slow the live rate is."""
+
+Key = tuple[str, int, int]
+
+
+class Uplink:
+    """Sends every record of the journal to one sink, at least once, in order per stream and lane.
+
+    A live record is claimed and sent at once; it does not wait for its commit. Whatever was not
+    acknowledged when the connection ended is released, and follows as history out of the journal.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        journal: Journal,
+        clock: Clock,
+        stats: Stats,
+        *,
+        thin: Thin | None,
+        history_rate: float,
+        facts: Callable[[], Mapping[str, Any]],
+        alarms: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        self.name, self._sink, self._journal = name, sink, journal
+        self._clock, self._stats, self._thin = clock, stats, thin
+        self._outbox = journal.outbox(name)
+        self._history_rate, self._facts, self._alarms = history_rate, facts, alarms
+        self._urgent: deque[Stored] = deque()
+        self._live: deque[Stored] = deque()
+        self._open: dict[Key, Stored] = {}
+        self._announced: dict[str, str] = {}
+        self._flying = 0
+        self._live_rows_s = 0.0
+        self.connected = self.hurry = False
+        self._work, self._behind, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._told: Mapping[str, Any] = {}
+
+    def depth(self) -> int:
+        """Rows that the sink has not acknowledged."""
+        return self._outbox.depth()
+
+    def oldest_age_s(self) -> float:
+        """Age of the oldest row not acknowledged, s; 0.0 when there is none."""
+        oldest = self._outbox.oldest_ns()
+        return 0.0 if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
+
+    def alarms_changed(self) -> None:
+        """The active list is another one."""
+        self._news.set()
+
+    def offer(self, stored: Stored) -> None:
+        """A record was put into the journal: send it now if there is a connection and room."""
+        if not self.connected or len(self._live) >= LIVE_BOUND:
+            self._behind.set()
+            return
+        for one in _rows(stored):
+            self._outbox.claim(one)
+            self._open[_key(one)] = one
+            passed = self._thin(one) if self._thin is not None else one
+            if passed is None:
+                continue
+            if passed.first != one.first:
+                self._widen(passed)
+            (self._urgent if one.lane is Lane.ALARM else self._live).append(passed)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Connect and deliver until cancelled; `TransientError` when the connection ends."""
+        error: BaseException | None = None
+        async with self._sink:
+            log.info("uplink.connected", sink=self.name, window=self._sink.window)
+            self.connected = True
+            self._behind.set()
+            self._news.set()
+            self._told = {}
+            try:
+                async with asyncio.TaskGroup() as tg:
+                    tg.create_task(self._sink.lost(), name=f"{self.name}.lost")
+                    tg.create_task(self._deliver(tg), name=f"{self.name}.live")
+                    tg.create_task(self._catch_up(), name=f"{self.name}.history")
+                    tg.create_task(self._tell(), name=f"{self.name}.status")
+            except* AgentError as group:
+                error = _first(group)
+            finally:
+                self._disconnected()
+        if error is not None:
+            raise error
+
+    def _disconnected(self) -> None:
+        self.connected = False
+        for stored in self._open.values():
+            self._outbox.release(stored)
+        self._open.clear()
+        self._urgent.clear()
+        self._live.clear()
+        self._announced.clear()
+        self._flying = 0
+        if self._thin is not None:
+            self._thin.reset()
+
+    def _widen(self, passed: Stored) -> None:
+        """Rows held back are now covered by *passed*: one claim instead of many."""
+        for seq in range(passed.first, passed.last):
+            self._open.pop((passed.stream, passed.epoch, seq), None)
+        self._open[_key(passed)] = passed
+
+    async def _deliver(self, tg: asyncio.TaskGroup) -> None:
+        """Start sending alarms and live records, in order, while the window has room."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._flying < self._sink.window and (self._urgent or self._live):
+                stored = (self._urgent or self._live).popleft()
+                await self._announce(stored)
+                self._flying += 1
+                tg.create_task(self._send(stored), name="send")
+
+    async def _send(self, stored: Stored) -> None:
+        rejected = await self._sink.send(stored)
+        self._flying -= 1
+        self._open.pop(_key(stored), None)
+        self._outbox.ack(stored, rejected.reason if rejected else "")
+        if rejected:
+            self._stats.add(f"sink/{self.name}.rejected_records")
+            log.error(
+                "record.rejected", sink=self.name, stream=stored.stream, reason=rejected.reason
+            )
+        else:
+            self._stats.add(f"sink/{self.name}.sent_records")
+        if self._urgent or self._live:
+            self._work.set()
+
+    async def _announce(self, stored: Stored) -> None:
+        """The birth of a stream goes before its first row, and before the first with new tags."""
+        record = stored.record
+        if isinstance(record, Batch) and (
+            self._announced.get(stored.stream) != record.tags.schema_id
+        ):
+            self._announced[stored.stream] = record.tags.schema_id
+            await self._sink.announce(stored.stream, record.tags)
+
+    async def _catch_up(self) -> None:
+        """Send what is owed: alarms at once, batches at the history rate."""
+        while True:
+            await self._behind.wait()
+            self._behind.clear()
+            while await self._catch_up_once():
+                pass
+            if self._outbox.depth() > self._rows_open():
+                self._behind.set()  # rows that wait for their commit
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._journal.flush()
+                await asyncio.sleep(0.05)
+
+    async def _catch_up_once(self) -> bool:
+        for lane in (Lane.ALARM, Lane.HISTORY):
+            owed = await self._outbox.owed(lane, HISTORY_ROWS)
+            for stored in owed:
+                self._open[_key(stored)] = stored
+            for stored in owed:
+                await self._announce(stored)
+                await self._send_history(stored)
+            if owed:
+                return True
+        return False
+
+    async def _send_history(self, stored: Stored) -> None:
+        started = self._clock.mono_s()
+        self._flying += 1
+        await self._send(stored)
+        if stored.lane is Lane.HISTORY and not self.hurry:
+            rate = max(HISTORY_FLOOR, self._history_rate * self._rate())
+            took = self._clock.mono_s() - started
+            await asyncio.sleep(max(0.0, (stored.last - stored.first + 1) / rate - took))
+
+    def _rate(self) -> float:
+        """Rows per second that the agent produces now."""
+        return self._stats.values.get("pipeline.rows_per_s", 0.0)
+
+    def _rows_open(self) -> int:
+        return sum(s.last - s.first + 1 for s in self._open.values())
+
+    async def _tell(self) -> None:
+        """Keep the retained status and the retained list of alarms true."""
+        while True:
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._news.wait()
+                self._news.clear()
+                await self._sink.publish_alarms(self._alarms())
+            except TimeoutError:
+                pass
+            facts = self._facts()
+            if facts != self._told:
+                self._told = facts
+                await self._sink.publish_status(facts)
+
+
+def _key(stored: Stored) -> Key:
+    return (stored.stream, stored.epoch, stored.last)
+
+
+def _first(group: BaseExceptionGroup[AgentError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _rows(stored: Stored) -> list[Stored]:
+    """One record per row: the live lane carries one message per scan."""
+    batch = stored.record
+    if not isinstance(batch, Batch) or len(batch) == 1:
+        return [stored]
+    return [
+        replace(stored, first=stored.first + i, last=stored.first + i, record=_row(batch, i))
+        for i in range(len(batch))
+    ]
+
+
+def _row(batch: Batch, i: int) -> Batch:
+    s = slice(i, i + 1)
+    return replace(
+        batch,
+        t=batch.t[s],
+        v=batch.v[s],
+        q=batch.q[s],
+        late=None if batch.late is None else batch.late[s],
+        window=None if batch.window is None else batch.window[s],
+    )
