@@ -32,3 +32,11 @@ class Stats:
         return (
             float(np.percentile(np.fromiter(samples, float), percent)) if samples else float("nan")
         )
+
+    def snapshot(self) -> dict[str, float]:
+        """Every number by name, in order; observations as ``name.p50`` and ``name.p99``."""
+        numbers = dict(self.values)
+        for name in self._samples:
+            numbers[f"{name}.p50"] = self.percentile(name, 50)
+            numbers[f"{name}.p99"] = self.percentile(name, 99)
+        return dict(sorted(numbers.items()))

@@ -87,6 +87,7 @@ class Pipeline:
         if channel is None or channel.tags is not batch.tags:
             channel = self._open(batch.stream, batch.tags)
         channel.latest = batch
+        self._stats.add("pipeline.rows", len(batch))
         if channel.history is not None:
             channel.history.append(batch)
         events = channel.alarms.scan(batch.t, batch.v, batch.q)

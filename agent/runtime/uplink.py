@@ -39,7 +39,7 @@ class Uplink:
     def __init__(
         self,
         name: str,
-        sink: Sink,
+        connect: Callable[[], Sink],
         journal: Journal,
         clock: Clock,
         stats: Stats,
@@ -49,7 +49,7 @@ class Uplink:
         facts: Callable[[], Mapping[str, Any]],
         alarms: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
-        self.name, self._sink, self._journal = name, sink, journal
+        self.name, self._connect, self._journal = name, connect, journal
         self._clock, self._stats, self._thin = clock, stats, thin
         self._outbox = journal.outbox(name)
         self._history_rate, self._facts, self._alarms = history_rate, facts, alarms
@@ -58,10 +58,15 @@ class Uplink:
         self._open: dict[Key, Stored] = {}
         self._announced: dict[str, str] = {}
         self._flying = 0
-        self._live_rows_s = 0.0
         self.connected = self.hurry = False
         self._work, self._behind, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._told: Mapping[str, Any] = {}
+        self._sink: Sink
+
+    @property
+    def window(self) -> int:
+        """Messages that may be under way, as agreed with the far end; 0 without a connection."""
+        return self._sink.window if self.connected else 0
 
     def depth(self) -> int:
         """Rows that the sink has not acknowledged."""
@@ -95,7 +100,7 @@ class Uplink:
     async def run(self) -> None:
         """Connect and deliver until cancelled; `TransientError` when the connection ends."""
         error: BaseException | None = None
-        async with self._sink:
+        async with self._connect() as self._sink:
             log.info("uplink.connected", sink=self.name, window=self._sink.window)
             self.connected = True
             self._behind.set()

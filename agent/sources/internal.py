@@ -1,0 +1,89 @@
+"""The agent's own numbers as a device: they reach the plant, and have alarms, like any other."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from agent.config.base import Context
+from agent.core.batch import Batch
+from agent.core.ports import Emit
+from agent.core.quality import Quality
+from agent.core.tag import Tag, TagSet
+
+STREAM = "agent"
+
+_UNITS = {"_bytes": "By", "_percent": "%", "_ms": "ms", "_s": "s", "_degC": "degC"}
+
+
+class Internal:
+    """CPU, memory, disk, network, loop lateness and every counter, each *period_s* (port `Source`).
+
+    The columns grow when a counter is first counted; each new set of columns is a new birth.
+    """
+
+    def __init__(self, ctx: Context, period_s: float) -> None:
+        self._ctx, self._period_s = ctx, period_s
+        self._process = psutil.Process()
+        self._cpu_s = self._cpu_used_s()
+        self._at_s = ctx.clock.mono_s()
+        self.streams: Mapping[str, TagSet] = {}
+
+    async def run(self, emit: Emit) -> None:
+        """Emit one row per period until cancelled."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            emit(self._row())
+
+    def _row(self) -> Batch:
+        numbers = self._ctx.stats.snapshot() | self._system()
+        tags = self.streams.get(STREAM)
+        if tags is None or list(tags.column) != [f"agent/{n}" for n in numbers]:
+            tags = TagSet(tuple(Tag(f"agent/{n}", _unit(n)) for n in numbers))
+            self.streams = {STREAM: tags}
+        v = np.fromiter(numbers.values(), float, len(numbers)).reshape(1, -1)
+        q = np.where(np.isfinite(v), Quality.GOOD, Quality.NOT_APPLICABLE).astype(np.uint8)
+        t = np.array([self._ctx.clock.wall_ns()], np.int64)
+        return Batch(STREAM, tags, t, v, q)
+
+    def _system(self) -> dict[str, float]:
+        """What the machine says of the agent and of itself."""
+        now_s, used_s = self._ctx.clock.mono_s(), self._cpu_used_s()
+        share = 100.0 * (used_s - self._cpu_s) / max(now_s - self._at_s, 1e-3)
+        self._cpu_s, self._at_s = used_s, now_s
+        memory, net = psutil.virtual_memory(), psutil.net_io_counters()
+        return {
+            "cpu_percent": share,
+            "host.cpu_percent": psutil.cpu_percent(),
+            "host.memory_percent": memory.percent,
+            "host.net_received_bytes": float(net.bytes_recv if net else 0),
+            "host.net_sent_bytes": float(net.bytes_sent if net else 0),
+            "disk_free_bytes": float(_free_bytes(self._ctx.data_dir)),
+            "rss_bytes": float(self._process.memory_info().rss),
+            "open_files": float(self._process.num_fds()),
+        }
+
+    def _cpu_used_s(self) -> float:
+        """User and system CPU of the daemon and its living children, s."""
+        total = 0.0
+        for process in (self._process, *self._process.children()):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return total
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return psutil.disk_usage(str(folder)).free
+    except OSError:
+        return 0
+
+
+def _unit(name: str) -> str:
+    stem = name.removesuffix(".p50").removesuffix(".p99")
+    return next((u for suffix, u in _UNITS.items() if stem.endswith(suffix)), "")
