@@ -1,0 +1,124 @@
+"""What only the whole file can tell: names that point to nothing, names used twice."""
+
+import difflib
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from agent.config.schema import ModelSection, Settings
+
+RESERVED: Final = ("agent", "model")
+"""Device names that would collide with streams of the agent itself."""
+
+Finding = tuple[str, str, tuple[str | int, ...], str]
+"""Code, what, path in the file, fix."""
+
+
+def tag_streams(settings: Settings) -> dict[str, str]:
+    """Full name of every configured tag -> its stream."""
+    return {
+        tag: stream
+        for name, device in settings.devices.items()
+        for stream, tags in device.tag_sets(name).items()  # type: ignore[attr-defined]
+        for tag in tags.column
+    }
+
+
+def crosscheck(settings: Settings) -> list[Finding]:
+    """Every reference that does not hold."""
+    of_tag = tag_streams(settings)
+    return [
+        *_devices(settings),
+        *_models(settings, of_tag),
+        *_alarms(settings, of_tag),
+        *_topics(settings),
+    ]
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    for name in settings.devices:
+        if name in RESERVED:
+            yield (
+                "E204",
+                f"`{name}` is a name of the agent itself",
+                ("devices", name),
+                "Give the device another name.",
+            )
+
+
+def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
+    owner: dict[str, str] = {}
+    for name, model in settings.models.items():
+        at: tuple[str | int, ...] = ("models", name)
+        if model.registry is not None and model.registry not in settings.registries:
+            yield (
+                "E203",
+                f"there is no registry `{model.registry}`",
+                (*at, "registry"),
+                _close(model.registry, settings.registries) or "Add it under `registries:`.",
+            )
+        for instance, bound in model.instances.items():
+            if instance in owner:
+                yield (
+                    "E205",
+                    f"instance `{instance}` also belongs to model `{owner[instance]}`",
+                    (*at, "instances", instance),
+                    "Choose another name.",
+                )
+            owner.setdefault(instance, name)
+            yield from _inputs(model, bound.inputs, of_tag, (*at, "instances", instance, "inputs"))
+
+
+def _inputs(
+    model: ModelSection, inputs: list[str], of_tag: dict[str, str], at: tuple[str | int, ...]
+) -> Iterator[Finding]:
+    streams = {of_tag[tag] for tag in inputs if tag in of_tag}
+    for i, tag in enumerate(inputs):
+        if tag not in of_tag:
+            yield "E201", f"there is no tag `{tag}`", (*at, i), _close(tag, of_tag)
+    if model.window.kind == "count" and len(streams) > 1:
+        yield (
+            "E206",
+            f"a `count` window needs tags of one scan class, not of {', '.join(sorted(streams))}",
+            at,
+            "Write `kind: grid` with `period` and `max_age`, or put the tags into one class.",
+        )
+
+
+def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
+    own = {f"{i}.{n}" for n, m in settings.models.items() if m.decide for i in m.instances}
+    instances = {i for m in settings.models.values() for i in m.instances}
+    for name, alarm in settings.alarms.items():
+        known_later = alarm.tag.startswith("agent/") or (
+            alarm.tag.startswith("model/") and alarm.tag.split("/")[1] in instances
+        )
+        if alarm.tag not in of_tag and not known_later:
+            yield (
+                "E202",
+                f"there is no tag `{alarm.tag}`",
+                ("alarms", name, "tag"),
+                _close(alarm.tag, of_tag),
+            )
+        if name in own or name == "agent.not_durable":
+            yield (
+                "E207",
+                f"alarm `{name}` is already made by the agent",
+                ("alarms", name),
+                "Give it another name.",
+            )
+
+
+def _topics(settings: Settings) -> Iterator[Finding]:
+    """Consumers cut topics at seven slashes (contracts: at most 7 in all)."""
+    deepest = f"{settings.gateway.prefix}/{settings.gateway.id}/history/model/x"
+    if deepest.count("/") > 7:
+        yield (
+            "E208",
+            "the topics would have more than 7 slashes",
+            ("gateway", "prefix"),
+            "Shorten it.",
+        )
+
+
+def _close(word: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,325 @@
+"""From a file to `Settings`, or to every problem of the file at once."""
+
+import difflib
+import types
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from agent.config.base import Section
+from agent.config.crosscheck import crosscheck
+from agent.config.document import Document, Path, Place, parse
+from agent.config.report import ConfigProblems, Problem
+from agent.config.schema import Settings
+from agent.plugins import Catalog
+
+__all__ = ["ConfigProblems", "load"]
+
+_GROUPS: Final = {
+    "devices": "edge_agent.sources",
+    "sinks": "edge_agent.sinks",
+    "registries": "edge_agent.registries",
+}
+_SINGULAR: Final = {
+    "devices": "device",
+    "sinks": "sink",
+    "registries": "registry",
+    "models": "model",
+    "alarms": "alarm",
+    "tags": "tag",
+    "instances": "instance",
+    "profiles": "profile",
+}
+_TYPE_WORDS: Final = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "`true` or `false`",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a section",
+    "model_type": "a section",
+    "model_attributes_type": "a section",
+    "mapping_type": "a section",
+}
+_BOUNDS: Final = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_LENGTHS: Final = {
+    "too_short": ("min_length", "at least"),
+    "too_long": ("max_length", "at most"),
+}
+
+
+def load(path: FilePath, catalog: Catalog) -> Settings:
+    """Read, validate and cross-check *path*; raises `ConfigProblems` with every problem."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as e:
+        problem = Problem(
+            "E003",
+            f"the file cannot be read ({e.strerror})",
+            fix="Check the path and its permissions.",
+        )
+        raise ConfigProblems(str(path), "", [problem]) from e
+    except UnicodeDecodeError as e:
+        problem = Problem("E003", "the file is no UTF-8 text", fix="Save it as UTF-8.")
+        raise ConfigProblems(str(path), "", [problem]) from e
+    return loads(text, str(path), catalog)
+
+
+def loads(text: str, name: str, catalog: Catalog) -> Settings:
+    """Like `load`, for the text of a file called *name* in messages."""
+    document = parse(text)
+    if document.problems:
+        raise ConfigProblems(name, text, document.problems)
+    if not isinstance(document.data, dict):
+        problem = Problem(
+            "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
+        )
+        raise ConfigProblems(name, text, [problem])
+    settings, problems = _Validation(document, catalog).run()
+    if settings is not None and not problems:
+        problems = [
+            _placed(document, at, Problem(code, what, fix=fix))
+            for code, what, at, fix in crosscheck(settings)
+        ]
+    if problems or settings is None:
+        raise ConfigProblems(name, text, problems)
+    return settings
+
+
+class _Validation:
+    """Adapters' sections by their own classes, then the rest by `Settings`."""
+
+    def __init__(self, document: Document, catalog: Catalog) -> None:
+        self._document, self._catalog = document, catalog
+        self._problems: list[Problem] = []
+        self._classes: dict[Path, type[Section]] = {}
+
+    def run(self) -> tuple[Settings | None, list[Problem]]:
+        data = dict(self._document.data)
+        for group in _GROUPS:
+            if isinstance(data.get(group), dict):
+                data[group] = self._group(group, data[group], data.get("profiles"))
+            elif group in data and data[group] is None:
+                data[group] = {}
+        for section in ("models", "alarms"):
+            if section in data and data[section] is None:
+                data[section] = {}
+        try:
+            return Settings.model_validate(data), self._problems
+        except ValidationError as e:
+            self._take(e, (), Settings)
+            return None, self._problems
+
+    def _group(self, group: str, raw: Mapping[str, Any], profiles: Any) -> dict[str, Any]:
+        """The sections of one group that are valid; the others leave their problems."""
+        built: dict[str, Any] = {}
+        for name, section in raw.items():
+            path: Path = (group, name)
+            if not isinstance(section, dict):
+                self._problem("E105", f"{_describe(path)} must be a section", path)
+                continue
+            merged = self._profiled(path, section, profiles) if group == "devices" else section
+            if merged is None or (cls := self._class(group, path, merged)) is None:
+                continue
+            self._classes[path] = cls
+            try:
+                built[name] = cls.model_validate(merged)
+            except ValidationError as e:
+                self._take(e, path, cls)
+        return built
+
+    def _profiled(
+        self, path: Path, section: dict[str, Any], profiles: Any
+    ) -> dict[str, Any] | None:
+        """The device over its profile: its own keys win, its tags are added."""
+        if "profile" not in section:
+            return section
+        known = profiles if isinstance(profiles, dict) else {}
+        profile = known.get(section["profile"])
+        own = {k: v for k, v in section.items() if k != "profile"}
+        if not isinstance(profile, dict):
+            self._problem(
+                "E203",
+                f"there is no profile `{section['profile']}`",
+                (*path, "profile"),
+                _did_you_mean(str(section["profile"]), known),
+                at_value=True,
+            )
+            return None
+        for at in list(self._document.keys):
+            if at[:2] == ("profiles", section["profile"]):
+                here = (*path, *at[2:])
+                self._document.keys.setdefault(here, self._document.keys[at])
+                self._document.values.setdefault(here, self._document.values[at])
+        merged = {**profile, **own}
+        if isinstance(profile.get("tags"), dict) and isinstance(own.get("tags"), dict):
+            merged["tags"] = {**profile["tags"], **own["tags"]}
+        return merged
+
+    def _class(self, group: str, path: Path, section: Mapping[str, Any]) -> type[Section] | None:
+        known = self._catalog.types(_GROUPS[group])
+        kind = section.get("type")
+        if kind is None:
+            self._problem(
+                "E101",
+                f"`type` is missing in {_describe(path)}",
+                path,
+                f"Write `type: {known[0]}` (known: {', '.join(known)}).",
+            )
+            return None
+        if kind not in known:
+            fix = _did_you_mean(str(kind), known) or f"Known types: {', '.join(known)}."
+            self._problem(
+                "E103",
+                f"`{kind}` is no type of {_SINGULAR[group]}",
+                (*path, "type"),
+                fix,
+                at_value=True,
+            )
+            return None
+        return self._catalog.config_class(_GROUPS[group], kind)
+
+    def _take(self, error: ValidationError, base: Path, cls: type[Section]) -> None:
+        for detail in error.errors(include_url=False):
+            path = base + tuple(p for p in detail["loc"] if p != "[key]")
+            self._problems.append(self._translate(detail, path, base, cls))
+
+    def _translate(
+        self, detail: ErrorDetails, path: Path, base: Path, cls: type[Section]
+    ) -> Problem:
+        """One pydantic error in a technician's words."""
+        kind, ctx, value = detail["type"], detail.get("ctx", {}), detail["input"]
+        document, key = self._document, path[-1] if path else ""
+        shown = _shown(value)
+        if kind == "extra_forbidden":
+            owner = _section_at(cls, path[len(base) : -1])
+            fix = _did_you_mean(str(key), _settings_of(owner))
+            fix = fix or f"Known settings: {', '.join(sorted(_settings_of(owner)))}."
+            what = f"`{key}` is not a setting of {self._owner(path[:-1])}"
+            return _placed(document, path, Problem("E104", what, fix=fix))
+        if kind == "missing":
+            what = f"`{key}` is missing in {self._owner(path[:-1])}"
+            return _placed(document, path[:-1], Problem("E101", what, fix=f"Add `{key}:`."))
+        if kind in {"unit_missing", "unit_wrong"}:
+            what, _, fix = detail["msg"].partition("; ")
+            problem = Problem("E102", what, fix=fix[:1].upper() + fix[1:] + ".")
+        elif kind == "literal_error":
+            choices = [c.strip(" '") for c in str(ctx["expected"]).replace(" or ", ",").split(",")]
+            fix = _did_you_mean(str(value), choices) or f"Choose one of {', '.join(choices)}."
+            problem = Problem("E103", f"{shown} is no `{key}`", fix=fix)
+        elif kind in _TYPE_WORDS:
+            want = _TYPE_WORDS[kind]
+            problem = Problem("E105", f"`{key}` must be {want}, not {shown}")
+        elif kind in _BOUNDS or kind in _LENGTHS:
+            bound, words = (_BOUNDS | _LENGTHS)[kind]
+            entries = " entries" if kind in _LENGTHS else ""
+            problem = Problem("E106", f"`{key}` must be {words} {ctx[bound]}{entries}, not {shown}")
+        elif kind == "string_pattern_mismatch":
+            fix = "Use letters, digits, `_`, `.` and `-` only: it becomes part of a topic."
+            return _placed(
+                document, path, Problem("E107", f"{shown} cannot stand in a topic", fix=fix)
+            )
+        else:
+            what = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            problem = Problem(str(ctx.get("code", "E108")), what, fix=str(ctx.get("fix", "")))
+            if isinstance(value, dict | Section):
+                return _placed(document, path, problem)
+        return _placed(document, path, problem, at_value=True)
+
+    def _owner(self, path: Path) -> str:
+        cls = self._classes.get(path)
+        kind = self._document_value((*path, "type")) if cls is not None else None
+        return f"a {kind} {_SINGULAR[str(path[0])]}" if kind else _describe(path)
+
+    def _document_value(self, path: Path) -> Any:
+        value = self._document.data
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def _problem(
+        self, code: str, what: str, path: Path, fix: str = "", *, at_value: bool = False
+    ) -> None:
+        self._problems.append(
+            _placed(self._document, path, Problem(code, what, fix=fix), at_value=at_value)
+        )
+
+
+def _placed(document: Document, path: Path, problem: Problem, *, at_value: bool = False) -> Problem:
+    """The problem with the place of *path*, or of the nearest part of it that is in the file."""
+    places: dict[Path, Place] = document.values if at_value else document.keys
+    while path and path not in places:
+        path = path[:-1]
+    place = places[path] if path else Place(1, 1, 1)
+    return Problem(problem.code, problem.what, place.line, place.column, place.width, problem.fix)
+
+
+def _describe(path: Path) -> str:
+    """``("devices", "pump1", "tags", "flow")`` -> "tag `flow` of device `pump1`"."""
+    if not path:
+        return "the file"
+    parts: list[str] = []
+    i = 0
+    while i < len(path):
+        word = _SINGULAR.get(str(path[i]))
+        if word and i + 1 < len(path):
+            parts.append(f"{word} `{path[i + 1]}`")
+            i += 2
+        else:
+            parts.append(f"`{path[i]}`")
+            i += 1
+    return " of ".join(reversed(parts))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+def _settings_of(cls: type[Section] | None) -> list[str]:
+    return [] if cls is None else [f.alias or n for n, f in cls.model_fields.items()]
+
+
+def _section_at(cls: type[Section] | None, path: Path) -> type[Section] | None:
+    """The class of the section at *path* below *cls*."""
+    hint: Any = cls
+    for key in path:
+        if isinstance(hint, type) and issubclass(hint, Section):
+            field = next(
+                (f for n, f in hint.model_fields.items() if key in {n, f.alias}),
+                None,
+            )
+            hint = _bare(field.annotation) if field is not None else None
+        elif get_origin(hint) in {dict, list, Mapping}:
+            hint = _bare(get_args(hint)[-1])
+        else:
+            return None
+    return hint if isinstance(hint, type) and issubclass(hint, Section) else None
+
+
+def _bare(hint: Any) -> Any:
+    """A type hint without ``Annotated`` and without ``| None``."""
+    while get_origin(hint) in {Annotated, Union, types.UnionType}:
+        hint = next((a for a in get_args(hint) if a is not type(None)), None)
+    return hint
