@@ -1,0 +1,104 @@
+"""The two clocks of the machine, and whether the wall clock can be believed."""
+
+import ctypes
+import time
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger()
+
+STEP_S: Final = 0.5
+"""A move of the wall clock by more than this is a step; NTP slews are far below it."""
+STEPPED_FOR_S: Final = 60.0
+REFRESH_S: Final = 10.0
+
+_STA_UNSYNC: Final = 0x0040
+_TIME_ERROR: Final = 5
+
+
+class _Timex(ctypes.Structure):
+    """``struct timex`` of adjtimex(2) up to ``status``; the rest is room the kernel fills."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 256),
+    )
+
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def kernel_synced() -> bool:
+    """Does the kernel say that something disciplines its clock. False when it cannot tell."""
+    timex = _Timex()
+    answer = int(_LIBC.adjtimex(ctypes.byref(timex)))
+    return answer not in (-1, _TIME_ERROR) and not timex.status & _STA_UNSYNC
+
+
+class SystemClock:
+    """Port `Clock` over the clocks of Linux.
+
+    Steps are measured against CLOCK_BOOTTIME, which goes on while the machine is suspended: a
+    gateway that slept has not had its clock moved.
+    """
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._stepped_until = float("-inf")
+        self._asked_at = float("-inf")
+        self._synced = False
+        self._was_synced = False
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def mono_s(self) -> float:
+        return time.monotonic()
+
+    def check_step(self) -> float:
+        """By how many seconds the wall clock was moved since the last call; 0.0 if it was not.
+
+        Two reads of the vDSO clocks, about half a microsecond: cheap enough for every batch.
+        """
+        offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        step = offset - self._offset
+        self._offset = offset  # a slew moves the reference along, however long it lasts
+        if -STEP_S <= step <= STEP_S:
+            return 0.0
+        self._stepped_until = time.monotonic() + STEPPED_FOR_S
+        self._asked_at = float("-inf")
+        log.warning("clock.stepped", by_s=round(step, 3))
+        return step
+
+    @property
+    def state(self) -> str:
+        """``synced`` | ``holdover`` | ``unsynced`` | ``stepped``; asks the kernel each 10 s."""
+        now = time.monotonic()
+        if now < self._stepped_until:
+            return "stepped"
+        if now - self._asked_at >= REFRESH_S:
+            self._asked_at = now
+            self._synced = kernel_synced()
+            self._was_synced = self._was_synced or self._synced
+        if self._synced:
+            return "synced"
+        return "holdover" if self._was_synced else "unsynced"
+
+
+def machine_id(root: Path = Path("/")) -> str:
+    """The id of this machine (systemd or D-Bus), 32 hex digits; empty when it has none."""
+    for name in ("etc/machine-id", "var/lib/dbus/machine-id"):
+        try:
+            found = (root / name).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if found and found != "uninitialized":
+            return found
+    return ""
