@@ -51,7 +51,7 @@ class Internal:
     def _system(self) -> dict[str, float]:
         """What the machine says of the agent and of itself."""
         now_s, used_s = self._ctx.clock.mono_s(), self._cpu_used_s()
-        share = 100.0 * (used_s - self._cpu_s) / max(now_s - self._at_s, 1e-3)
+        share = 100.0 * max(0.0, used_s - self._cpu_s) / max(now_s - self._at_s, 1e-3)
         self._cpu_s, self._at_s = used_s, now_s
         memory, net = psutil.virtual_memory(), psutil.net_io_counters()
         return {
