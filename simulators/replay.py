@@ -95,6 +95,7 @@ class Replay:
         image: The registers, for a `ModbusServer`.
         row: 0-based number of the row that the registers hold now.
         size: Registers in the block.
+        bound: In lock step, the highest row that may be shown yet; the last one unless set.
         finished: Whether the last row was read.
     """
 
@@ -104,6 +105,7 @@ class Replay:
             raise RecordingError(f"{recording.path}: no rows {first}..{end - 1}")
         self.recording = recording
         self.row, self._last = first, end - 1
+        self.bound = self._last
         self.size = 2 + 2 * len(recording.columns)
         self.finished = False
         self.on_finished: Callable[[], None] | None = None
@@ -131,7 +133,8 @@ class Replay:
 
     def _read(self, fc: int, first: int, count: int) -> None:
         """A block was read: go on when it was the whole one."""
-        if fc in (3, 4) and first == 0 and count >= self.size:
+        held = self.bound <= self.row < self._last
+        if fc in (3, 4) and first == 0 and count >= self.size and not held:
             self._next()
 
     def _next(self) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from simulators.modbus_server import RegisterImage
+
 from simulators.plant import KINDS, SENSORS, Event, Kind, Plant, Timeline, registers
 from simulators.replay import RecordingError, Replay, read_csv
 
