@@ -1,0 +1,252 @@
+"""The control socket: one JSON object a line, who asks is known from the kernel."""
+
+import asyncio
+import grp
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from agent.config.report import ConfigProblems
+from agent.core.errors import AgentError, PermanentError
+from agent.core.ports import AuditTrail
+
+log = structlog.get_logger()
+
+ADMIN_GROUP: Final = "edge-agent-admin"
+REQUEST_LIMIT: Final = 1024 * 1024
+"""Largest request in bytes."""
+PEERS_LIMIT: Final = 32
+IDLE_S: Final = 120.0
+_MODE: Final = 0o660
+_SO_PEERGROUPS: Final = 59
+_GROUPS_ROOM: Final = 65536 * 4
+_DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks, as the kernel says (SO_PEERCRED)."""
+
+    uid: int
+    gid: int
+    pid: int
+    admin: bool
+
+
+Handler = Callable[[Mapping[str, Any], Peer], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One thing that can be asked; *admin* verbs change something and are audited."""
+
+    handler: Handler
+    admin: bool = False
+
+
+def socket_path(data_dir: Path) -> Path:
+    """``$RUNTIME_DIRECTORY/control.sock``, else in *data_dir*."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return (Path(runtime) if runtime else data_dir) / "control.sock"
+
+
+class Control:
+    """Answers ``{"do", "args"}`` with ``{"ok": true, "result"}`` or ``{"ok": false, "error"}``.
+
+    Whoever may open the socket (its owner and its group) may read. Root, the agent's own user
+    and members of *admin_group* may also change things.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        verbs: Mapping[str, Verb],
+        audit: AuditTrail | None = None,
+        admin_group: str = ADMIN_GROUP,
+    ) -> None:
+        self.path, self._verbs, self._audit = path, verbs, audit
+        self._admin_gid = _gid(admin_group)
+        self._peers: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Answer until cancelled. `PermanentError` when the socket cannot be had."""
+        async with self._listening():
+            await asyncio.get_running_loop().create_future()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        sock = await asyncio.to_thread(_bind, self.path)
+        inode = self.path.stat().st_ino
+        server = await asyncio.start_unix_server(self._connected, sock=sock, limit=REQUEST_LIMIT)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._peers:
+                task.cancel()
+            await asyncio.gather(*self._peers, return_exceptions=True)
+            with suppress(OSError):
+                if self.path.stat().st_ino == inode:
+                    self.path.unlink()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._converse(reader, writer))
+        self._peers.add(task)
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._peers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("control.defect", exc_info=error)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(OSError, TimeoutError):
+                peer = self._peer(writer.get_extra_info("socket"))
+                if len(self._peers) > PEERS_LIMIT:
+                    await _send(writer, _refusal("E772", "too many connections", "Close some."))
+                    return
+                while await self._one(reader, writer, peer):
+                    pass
+        finally:
+            writer.close()
+
+    async def _one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
+    ) -> bool:
+        """Answer one line; False when there is nothing more to expect."""
+        try:
+            line = await asyncio.wait_for(reader.readline(), IDLE_S)
+        except ValueError:  # longer than the limit: what follows cannot be told apart
+            what = f"the request is larger than {REQUEST_LIMIT} bytes"
+            await _send(writer, _refusal("E772", what, "Send one JSON object a line."))
+            return False
+        if not line:
+            return False
+        await _send(writer, await self._answer(line, peer))
+        return True
+
+    async def _answer(self, line: bytes, peer: Peer) -> dict[str, Any]:
+        try:
+            request = orjson.loads(line)
+        except ValueError as e:
+            return _refusal("E772", f"the request is no JSON ({e})", "Send one object a line.")
+        name, args = _parts(request)
+        if name is None or args is None:
+            return _refusal("E772", 'the request is not {"do": VERB, "args": {}}', "")
+        verb = self._verbs.get(name)
+        if verb is None:
+            return _refusal("E771", f"unknown verb `{name}`", f"Known: {', '.join(self._verbs)}.")
+        try:
+            return {"ok": True, "result": await self._call(name, verb, args, peer)}
+        except AgentError as e:
+            return {"ok": False, "error": describe(e)}
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as e:
+            log.exception("control.defect", verb=name)
+            what = f"{name} failed: {type(e).__name__}: {e}"
+            return _refusal("E779", what, "See the journal: journalctl -u edge-agent.")
+
+    async def _call(self, name: str, verb: Verb, args: Mapping[str, Any], peer: Peer) -> Any:
+        if verb.admin:
+            facts = {"verb": name, "args": dict(args), "pid": peer.pid, "allowed": peer.admin}
+            log.info("control.asked", uid=peer.uid, **facts)
+            if self._audit is not None:
+                await self._audit.write("control", f"uid:{peer.uid}", facts)
+            if not peer.admin:
+                raise PermanentError(
+                    f"user {peer.uid} may not ask for `{name}`",
+                    where=str(self.path),
+                    fix=f"Use sudo, or join the group {ADMIN_GROUP} and log in again.",
+                    code="E770",
+                )
+        return await verb.handler(args, peer)
+
+    def _peer(self, sock: socket.socket) -> Peer:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, uid, gid = struct.unpack("3i", raw)
+        groups = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM)
+        member = {gid, *struct.unpack(f"{len(groups) // 4}i", groups)}
+        return Peer(uid, gid, pid, uid in (0, os.geteuid()) or self._admin_gid in member)
+
+
+def describe(error: AgentError) -> dict[str, Any]:
+    """An error as plain data: code, what, where, fix; for a refused file also every problem."""
+    facts: dict[str, Any] = {
+        "code": error.code,
+        "what": error.what,
+        "where": error.where,
+        "fix": error.fix,
+    }
+    if isinstance(error, ConfigProblems):
+        facts |= {"text": error.render(), "problems": error.as_json()}
+    return facts
+
+
+def _refusal(code: str, what: str, fix: str) -> dict[str, Any]:
+    return {"ok": False, "error": {"code": code, "what": what, "where": "", "fix": fix}}
+
+
+def _parts(request: object) -> tuple[str | None, dict[str, Any] | None]:
+    if not isinstance(request, dict):
+        return None, None
+    name, args = request.get("do"), request.get("args", {})
+    return name if isinstance(name, str) else None, args if isinstance(args, dict) else None
+
+
+async def _send(writer: asyncio.StreamWriter, answer: Mapping[str, Any]) -> None:
+    writer.write(orjson.dumps(answer, default=str, option=_DUMP))
+    await writer.drain()
+
+
+def _gid(group: str) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
+
+
+def _bind(path: Path) -> socket.socket:
+    """A socket bound at *path*, not yet listening, open to its owner and its group."""
+    _clear(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(str(path))
+        path.chmod(_MODE)
+    except OSError as e:
+        sock.close()
+        raise PermanentError(
+            f"the control socket cannot be made ({e.strerror or e})",
+            where=str(path),
+            fix="Check that the folder exists, belongs to the agent's user and is not too deep.",
+            code="E774",
+        ) from e
+    return sock
+
+
+def _clear(path: Path) -> None:
+    """Remove what a dead agent left; refuse to take the place of a living one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()
+            return
+        except OSError:
+            return  # not there, or told better by bind
+    raise PermanentError(
+        "another agent answers on this control socket",
+        where=str(path),
+        fix="Stop the other one, or give this one its own data_dir.",
+        code="E773",
+    )
