@@ -1,0 +1,284 @@
+"""Everything at once: a plant, a broker, a model registry, and the agent between them.
+
+Three pumps run; a model scores each of them. After a while a bearing of pump 2 wears out: its score
+rises and an alarm goes out. Later a second version of the model appears in the registry and is
+taken into service.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators import models
+from simulators.agent_process import AgentEnded, AgentProcess
+from simulators.broker import Broker, Collector
+from simulators.modbus_server import ModbusServer
+from simulators.plant import SENSORS, Event, Plant, Timeline, registers
+from simulators.registry_server import RegistryServer
+from simulators.watch import Watch
+
+ROOT: Final = "demo/pump-house"
+PUMPS: Final = ("pump1", "pump2", "pump3")
+FAULTY: Final = 1
+MODEL: Final = "pump-health"
+INPUTS: Final = tuple(name for name, *_ in SENSORS if name not in ("valve", "motor_temp"))
+POLL_S: Final = 0.5
+HEADLESS_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """When what happens, seconds after the agent is ready.
+
+    Attributes:
+        end_s: When the demo ends; None for at Ctrl-C.
+        headless: Plain lines, and a verdict as soon as everything that should arrive has.
+    """
+
+    fault_s: float
+    second_s: float
+    end_s: float | None
+    headless: bool
+
+    @classmethod
+    def of(cls, end_s: float | None, *, headless: bool) -> "Script":
+        """The usual story, told faster when there is little time."""
+        if headless and end_s is None:
+            end_s = HEADLESS_S
+        whole = 60.0 if end_s is None else end_s
+        return cls(min(15.0, whole / 4), min(35.0, whole / 2), end_s, headless)
+
+
+def training(seconds: float, run: int) -> NDArray[np.float64]:
+    """What healthy pumps measure: float64 (rows, columns of `INPUTS`), all pumps together."""
+    columns = [i for i, (name, *_) in enumerate(SENSORS) if name in INPUTS]
+    plant = Plant(len(PUMPS), noise_seed=run)
+    plant.record(600.0, 10.0)
+    return np.concatenate(list(plant.record(seconds, POLL_S)[:, :, columns].transpose(1, 0, 2)))
+
+
+def config(data_dir: Path, modbus: str, mqtt: str, registry: str) -> str:
+    """The configuration of the demo's agent."""
+    tags = {
+        name: {"reg": register, "as": "float32", "order": "ABCD", "unit": unit, "range": [lo, hi]}
+        for name, register, unit, lo, hi in registers()
+    }
+    document: dict[str, Any] = {
+        "version": 1,
+        "gateway": {"id": ROOT.split("/")[1], "prefix": ROOT.split("/")[0]},
+        "data_dir": str(data_dir),
+        "profiles": {"pump": {"addressing": "zero_based", "tags": tags}},
+        "devices": {
+            pump: {
+                "type": "modbus",
+                "connect": modbus,
+                "unit": unit,
+                "profile": "pump",
+                "poll": f"{POLL_S:g}s",
+            }
+            for unit, pump in enumerate(PUMPS, 1)
+        },
+        "models": {
+            MODEL: {
+                "registry": "main",
+                "channel": "stable",
+                "poll": "2s",
+                "window": {"kind": "count", "rows": 5},
+                "decide": {"output": "score", "above": 1.0, "off": 0.8},
+                "instances": {p: {"inputs": [f"{p}/{i}" for i in INPUTS]} for p in PUMPS},
+            }
+        },
+        "journal": {"commit": "1s"},
+        "sinks": {"plant": {"type": "mqtt_json", "connect": mqtt, "report": "all"}},
+        "registries": {"main": {"type": "http", "url": registry}},
+    }
+    return json.dumps(document, indent=1)  # JSON is YAML
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is on stage while the demo runs."""
+
+    plant: Plant
+    registry: RegistryServer
+    broker: Broker
+    collector: Collector
+    agent: AgentProcess
+
+
+@asynccontextmanager
+async def stage(folder: Path) -> AsyncIterator[Stage]:
+    """Start everything; end everything, in reverse order."""
+    plant = Plant(len(PUMPS), noise_seed=99)
+    with RegistryServer() as registry, Broker() as broker, Collector(broker.url, "#") as collector:
+        registry.publish(MODEL, "1", models.t2q_model(training(900.0, 1)))
+        async with ModbusServer(plant.images) as server:
+            path = folder / "edge-agent.yaml"
+            text = config(folder / "data", server.url, broker.url, registry.url)
+            await asyncio.to_thread(path.write_text, text, "utf-8")
+            running = asyncio.create_task(plant.run(), name="plant")
+            try:
+                async with AgentProcess(path) as agent:
+                    yield Stage(plant, registry, broker, collector, agent)
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+
+async def tell(on: Stage, script: Script, watch: Watch) -> None:
+    """Let the story happen, and show it, until its end."""
+    loop = asyncio.get_running_loop()
+    begun_s, seen, told = loop.time(), 0, 0
+    second = await asyncio.to_thread(lambda: models.t2q_model(training(1800.0, 2)))
+    published = False
+    screen = not script.headless and sys.stdout.isatty()
+    fault = Event(on.plant.now_s + script.fault_s, FAULTY, "bearing", ramp_s=6.0)
+    on.plant.timeline = Timeline([fault])
+    while True:
+        now_s = loop.time() - begun_s
+        new = on.collector.messages[seen:]
+        seen += len(new)
+        for message in new:
+            watch.take(message.topic, message.payload)
+        if now_s >= script.second_s and not published:
+            published = True
+            on.registry.publish(MODEL, "2", second)
+            watch.news.append("version 2 of the model appears in the registry")
+        if screen:
+            _draw(on, script, watch, now_s)
+        else:
+            told = _print(watch, now_s, told)
+        if script.end_s is not None and now_s >= script.end_s:
+            return
+        if script.headless and published and not missing(watch):
+            return
+        await asyncio.sleep(1.0)
+
+
+def missing(watch: Watch) -> list[str]:
+    """What the story owes: data of all pumps, both versions, the alarm."""
+    return watch.missing(PUMPS[FAULTY], ("1", "2"))
+
+
+def _hints(on: Stage) -> list[str]:
+    return [
+        f"configuration  {on.agent.config}",
+        f"listen along   mosquitto_sub -p {on.broker.port} -v -t '{ROOT}/#'",
+        f"ask the agent  edge-agent status --socket {on.agent.socket}",
+    ]
+
+
+def _draw(on: Stage, script: Script, watch: Watch, now_s: float) -> None:
+    """One frame."""
+    columns, height = shutil.get_terminal_size()
+    story = [
+        f"edge-agent demo  {now_s:5.0f} s   {watch.messages} messages   Ctrl-C ends",
+        "",
+        *watch.table(color=True),
+        "",
+        f"{script.fault_s:5.0f} s  a bearing of {PUMPS[FAULTY]} begins to wear",
+        f"{script.second_s:5.0f} s  version 2 of the model is published",
+        f"active alarms: {', '.join(watch.active) or 'none'}",
+        "",
+        *_hints(on),
+        "",
+    ]
+    room = max(0, height - len(story) - 1)
+    lines = story + [line[:columns] for line in watch.news[-room:] if room]
+    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+    sys.stdout.flush()
+
+
+def _print(watch: Watch, now_s: float, told: int) -> int:
+    """The news, and every five seconds the table; how many news have been told."""
+    for line in watch.news[told:]:
+        print(f"{now_s:5.1f} s  {line}")
+    if int(now_s) % 5 == 0:
+        print(*watch.table(color=False), sep="\n")
+    sys.stdout.flush()
+    return len(watch.news)
+
+
+async def late_joiner(url: str) -> list[str]:
+    """What someone who subscribes only now is not told: births and status are retained."""
+    wanted = {f"{ROOT}/_birth/{pump}" for pump in PUMPS} | {f"{ROOT}/_status"}
+    wanted |= {f"{ROOT}/_birth/model/{pump}" for pump in PUMPS}
+    loop = asyncio.get_running_loop()
+    with Collector(url, f"{ROOT}/#") as collector:
+        until_s = loop.time() + 5.0
+        while loop.time() < until_s:
+            if wanted <= {m.topic for m in collector.messages}:
+                return []
+            await asyncio.sleep(0.05)
+        return [
+            f"not retained: {t}" for t in sorted(wanted - {m.topic for m in collector.messages})
+        ]
+
+
+async def run(script: Script, folder: Path) -> list[str]:
+    """The demo; what went wrong."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    watch = Watch(PUMPS)
+    async with stage(folder) as on:
+        print(*_hints(on), sep="\n", flush=True)
+        await tell(on, script, watch)
+        problems = [*watch.broken[:10], *missing(watch), *await late_joiner(on.broker.url)]
+        if problems and script.headless:
+            problems.append(f"the end of the agent's log:\n{on.agent.tail(3000)}")
+    code = on.agent.returncode
+    if code != 0:
+        problems.append(f"the agent ended with code {code}")
+    print(f"{watch.messages} messages, good rows: {dict(watch.good)}, alarms: {watch.raised}")
+    return problems
+
+
+@contextmanager
+def _cursor_hidden(*, on: bool) -> Any:
+    """No blinking cursor while frames are drawn."""
+    if on:
+        sys.stdout.write("\x1b[2J\x1b[?25l")
+    try:
+        yield
+    finally:
+        if on:
+            sys.stdout.write("\x1b[?25h\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 when it ended well, 1 when something did not arrive (headless)."""
+    parser = argparse.ArgumentParser(prog="edge-agent demo", description=__doc__)
+    parser.add_argument("--headless", action="store_true", help="plain lines, verdict, end")
+    parser.add_argument("--for", dest="end_s", type=float, metavar="SECONDS", help="at most")
+    args = parser.parse_args(argv)
+    script = Script.of(args.end_s, headless=args.headless)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder,
+        _cursor_hidden(on=not script.headless and sys.stdout.isatty()),
+    ):
+        try:
+            problems = asyncio.run(run(script, Path(folder)))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return 0
+        except (AgentEnded, OSError) as e:
+            problems = [str(e)]
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if script.headless:
+        print("demo: failed" if problems else "demo: everything arrived")
+        return 1 if problems else 0
+    return 0
