@@ -33,6 +33,7 @@ ABOVE: Final = 1.0
 AHEAD: Final = 40
 """Rows that may be played before the results of earlier ones have arrived."""
 
+NOT_YET: Final = "no version in service"
 STALLED_S: Final = 20.0
 EXIT_OK, EXIT_PROBLEMS, EXIT_USAGE = 0, 1, 2
 
@@ -46,6 +47,7 @@ class Case:
         name: Name of its device, model and instance: ``valve1_0``.
         row_at: Source timestamp -> row number, from the data messages.
         score_at: Source timestamp -> score, from the result messages.
+        refused: Why the agent does not run the model; empty when it does.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Case:
     replay: Replay
     row_at: dict[int, int] = field(default_factory=dict)
     score_at: dict[int, float] = field(default_factory=dict)
+    refused: str = ""
 
     def scores(self) -> dict[int, float]:
         """Row number -> score, of what has arrived."""
@@ -183,9 +186,10 @@ async def play(cases: Sequence[Case], gateway: str, folder: Path, broker: str) -
             try:
                 async with AgentProcess(path) as agent:
                     await _serving(agent, cases)
-                    for case in cases:
+                    served = [case for case in cases if not case.refused]
+                    for case in served:
                         case.replay.bound = FIRST + WINDOW - 1 + AHEAD
-                    await _drain(cases, lambda at: collector.messages[at:])
+                    await _drain(served, lambda at: collector.messages[at:])
                     tail = agent.tail(1500)
             except AgentEnded as e:
                 return [f"{gateway}: {e}"]
@@ -194,19 +198,21 @@ async def play(cases: Sequence[Case], gateway: str, folder: Path, broker: str) -
 
 
 async def _serving(agent: AgentProcess, cases: Sequence[Case]) -> None:
-    """Return when every model is in service: no row may pass before."""
-    begun_s = time.monotonic()
-    wanted = {case.name for case in cases}
-    while wanted - in_service(await agent.ask("status")):
-        if time.monotonic() - begun_s > STALLED_S:
-            return  # the others shall be scored; these will be reported as not scored
+    """Return when every model is in service or refused: no row may pass before."""
+    until_s = time.monotonic() + STALLED_S
+    waiting = {case.name: case for case in cases}
+    while waiting and time.monotonic() < until_s:
+        status = await agent.ask("status")
+        for name, model in status["models"].items():
+            if model["state"] == "active":
+                waiting.pop(name, None)
+        for reason in status["reasons"]:
+            name, _, why = reason.removeprefix("model ").partition(": ")
+            if name in waiting and why != NOT_YET:
+                waiting.pop(name).refused = why
         await asyncio.sleep(0.05)
-
-
-def in_service(status: dict[str, Any]) -> set[str]:
-    """The model instances that score, out of the agent's status."""
-    models = status.get("models", {})
-    return {name for name, model in models.items() if model.get("state") == "active"}
+    for case in waiting.values():
+        case.refused = f"{NOT_YET} after {STALLED_S:g} s"
 
 
 async def _drain(cases: Sequence[Case], news: Callable[[int], Sequence[Any]]) -> None:
@@ -228,6 +234,8 @@ async def _drain(cases: Sequence[Case], news: Callable[[int], Sequence[Any]]) ->
 
 
 def _shortfall(case: Case) -> str:
+    if case.refused:
+        return f"{case.key}: the agent refuses {case.model}: {case.refused}"
     missing = case.missing()
     last = len(case.recording) - 1
     return (

@@ -1,0 +1,61 @@
+"""The demo: what a newcomer runs first tells its whole story and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from simulators.demo import HEADLESS_S, Script
+from tests.tools import until
+
+pytestmark = pytest.mark.needs("mosquitto")
+
+DEMO = (sys.executable, "-m", "simulators", "demo", "--headless")
+
+
+def test_the_story_fits_the_time_it_is_given() -> None:
+    """The fault begins before the second version, and both well before the end."""
+    for end_s in (20.0, 60.0, 300.0, None):
+        script = Script.of(end_s, headless=True)
+        assert script.fault_s < script.second_s <= (end_s or HEADLESS_S) / 2 + 5.0
+
+
+def test_everything_arrives_at_the_broker() -> None:
+    """Data, results of both versions, the alarm, births and status arrive; contract unbroken."""
+    done = subprocess.run(
+        [*DEMO, "--for", "30"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "demo: everything arrived" in done.stdout
+
+
+def left(folder: Path) -> list[Path]:
+    """Temporary folders of demos."""
+    return list(folder.glob("edge-agent-demo-*"))
+
+
+async def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
+    """After Ctrl-C no process is left, and the temporary folder is gone."""
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    log = tmp_path / "out"
+    with log.open("w") as file:
+        demo = subprocess.Popen(  # noqa: ASYNC220 - it is what is tested
+            [*DEMO, "--for", "60"], stdout=file, stderr=file, env=env
+        )
+    try:
+        await until(lambda: "listen along" in log.read_text(), 20.0)
+        family = psutil.Process(demo.pid).children(recursive=True)
+        assert family
+        demo.send_signal(signal.SIGINT)
+        await until(lambda: demo.poll() is not None, 20.0)
+        assert demo.returncode == 0, log.read_text()
+        await until(lambda: not [p for p in family if p.is_running()])
+        assert not left(tmp_path)
+    finally:
+        if demo.poll() is None:
+            demo.kill()
+        demo.wait()
