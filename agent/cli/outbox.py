@@ -1,0 +1,40 @@
+"""`edge-agent outbox`: what still waits to be sent, from the agent or, if it rests, the disk."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from agent.cli.args import OK, add_daemon, add_json, data_dir, find_socket
+from agent.cli.client import ask
+from agent.cli.table import records
+from agent.core.errors import AgentError
+
+HELP = "show what still waits to be sent"
+
+
+def add(parser: ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_daemon(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Print one line for each sink."""
+    rows = _rows(args)
+    print(json.dumps(rows, indent=2, default=str) if args.json else records(rows, "no sink"))
+    return OK
+
+
+def _rows(args: Namespace) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = ask(find_socket(args), "outbox")
+    except AgentError as e:
+        if e.code != "E775":
+            raise
+        from agent.storage.outbox import summary  # noqa: PLC0415 - NumPy, only when needed
+
+        folder = data_dir(args)
+        print(f"The agent does not run; this is what {folder} holds.", file=sys.stderr)
+        return list(summary(folder))
+    return found

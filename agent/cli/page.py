@@ -1,0 +1,190 @@
+"""The page a technician reads: what runs, what the values are, what waits, what is wrong."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from agent.cli.table import age, number, table, when
+
+Facts = Mapping[str, Any]
+
+_RED, _YELLOW, _GREEN, _BOLD = "31", "33", "32", "1"
+_FINE: Final = {"running", "active", "synced", "good", "yes", "connected", "durable"}
+_DOUBTFUL: Final = {"degraded", "holdover", "stepped", "starting", "backoff", "trial", "candidate"}
+_ERROR_WIDTH: Final = 60
+
+
+def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -> str:
+    """The whole status as text.
+
+    Args:
+        status: What the verb `status` answers.
+        tags: At most so many tags, the bad ones first; None for all.
+        colours: Default: when stdout is a terminal and NO_COLOR is not set.
+    """
+    paint = _painter(colours)
+    sections = [
+        _head(status, paint),
+        _reasons(status.get("reasons", []), paint),
+        _alarms(status.get("alarms", []), status, paint),
+        _devices(status.get("devices", {}), paint),
+        _tags(status.get("tags", {}), tags, paint),
+        _models(status.get("models", {}), paint),
+        _uplink(status.get("sinks", {}), paint),
+    ]
+    return "\n\n".join(s for s in sections if s)
+
+
+class _Paint:
+    def __init__(self, on: bool) -> None:
+        self._on = on
+
+    def __call__(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._on and text else text
+
+    def state(self, text: str) -> str:
+        """A state word in the colour of what it means."""
+        fine = _GREEN if text in _FINE else _YELLOW
+        return self(text, fine if text in _FINE | _DOUBTFUL else _RED)
+
+
+def _painter(colours: bool | None) -> _Paint:
+    if colours is None:
+        colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return _Paint(colours)
+
+
+def _head(s: Facts, paint: _Paint) -> str:
+    config, clock = s.get("config", {}), s.get("clock", {})
+    journal, system = s.get("journal", {}), s.get("system", {})
+    first = (
+        f"{paint('edge-agent ' + str(s.get('version', '?')), _BOLD)} on {s.get('gateway', '?')}: "
+        f"{paint.state(str(s.get('state', '?')))}, up {age(s.get('uptime_s'))}"
+    )
+    good = (
+        paint(" (the last good one: the file is broken)", _RED) if config.get("last_good") else ""
+    )
+    facts = [
+        f"clock {paint.state(str(clock.get('state', '?')))}",
+        "journal "
+        + (paint.state("durable") if journal.get("durable") else paint("NOT DURABLE", _RED))
+        + f", epoch {number(journal.get('epoch'))}",
+    ]
+    if journal.get("bytes") is not None:
+        facts.append(f"{_megabytes(journal['bytes'])} on disk")
+    if system.get("rss_bytes") is not None:
+        facts.append(f"memory {_megabytes(system['rss_bytes'])}")
+    if system.get("cpu_percent") is not None:
+        facts.append(f"cpu {system['cpu_percent']:.0f} %")
+    if system.get("loop_p99_ms") is not None:
+        facts.append(f"loop p99 {system['loop_p99_ms']:.1f} ms")
+    second = (
+        f"config {config.get('path', '?')}  {str(config.get('digest', '?'))[:12]}"
+        f"  loaded {when(config.get('loaded_at'))}{good}"
+    )
+    return "\n".join([first, second, "  ".join(facts)])
+
+
+def _reasons(reasons: Sequence[str], paint: _Paint) -> str:
+    lines = [f"  {paint('!', _YELLOW)} {reason}" for reason in reasons]
+    return "\n".join(["Degraded because", *lines]) if lines else ""
+
+
+def _alarms(alarms: Sequence[Facts], status: Facts, paint: _Paint) -> str:
+    if not alarms:
+        return "No alarm stands"
+    now_ns = status.get("clock", {}).get("wall_ns") or time.time_ns()
+    rows = [
+        [
+            paint(str(a.get("alarm", "?")), _RED),
+            str(a.get("tag", "-")),
+            number(a.get("priority")),
+            number(a.get("value")),
+            number(a.get("limit")),
+            age((now_ns - a["since_ns"]) / 1e9 if a.get("since_ns") else None),
+            str(a.get("text") or ""),
+        ]
+        for a in alarms
+    ]
+    return table(["ALARM", "TAG", "PRIORITY", "VALUE", "LIMIT", "SINCE", "TEXT"], rows)
+
+
+def _devices(devices: Mapping[str, Facts], paint: _Paint) -> str:
+    rows = [
+        [
+            name,
+            paint.state(str(d.get("state", "?"))),
+            _yes(d.get("connected"), paint),
+            str(d.get("endpoint") or "-"),
+            number(d.get("restarts")),
+            str(d.get("last_error") or "")[:_ERROR_WIDTH],
+        ]
+        for name, d in devices.items()
+    ]
+    head = ["DEVICE", "STATE", "CONNECTED", "ENDPOINT", "RESTARTS", "LAST ERROR"]
+    return table(head, rows) if rows else "No device is configured"
+
+
+def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
+    if not tags:
+        return "No value yet"
+    named = sorted(tags.items(), key=lambda item: item[1].get("q") == "good")
+    shown = named[:limit]
+    rows = [
+        [
+            name,
+            number(t.get("value")),
+            str(t.get("unit") or ""),
+            paint.state(str(t.get("q", "?"))),
+            age(t.get("age_s")),
+        ]
+        for name, t in shown
+    ]
+    text = table(["TAG", "VALUE", "UNIT", "QUALITY", "AGE"], rows)
+    more = len(named) - len(shown)
+    return f"{text}\n({more} more: edge-agent status --all)" if more else text
+
+
+def _models(models: Mapping[str, Facts], paint: _Paint) -> str:
+    rows = [
+        [
+            name,
+            " ".join(str(m.get(k) or "") for k in ("model", "version")).strip(),
+            paint.state(str(m.get("state", "?"))),
+            " ".join(f"{k}={number(v)}" for k, v in (m.get("last_score") or {}).items()) or "-",
+            number(m.get("runs")),
+            number(m.get("p99_ms")),
+            str(m.get("error") or "")[:_ERROR_WIDTH],
+        ]
+        for name, m in models.items()
+    ]
+    head = ["MODEL", "VERSION", "STATE", "LAST SCORE", "RUNS", "P99 ms", "ERROR"]
+    return table(head, rows) if rows else ""
+
+
+def _uplink(sinks: Mapping[str, Facts], paint: _Paint) -> str:
+    rows = [
+        [
+            name,
+            _yes(k.get("connected"), paint),
+            number(k.get("depth")),
+            age(k.get("oldest_age_s")) if k.get("depth") else "-",
+            number(k.get("window")),
+            str(k.get("last_error") or "")[:_ERROR_WIDTH],
+        ]
+        for name, k in sinks.items()
+    ]
+    head = ["UPLINK", "CONNECTED", "WAITING", "OLDEST", "WINDOW", "LAST ERROR"]
+    return table(head, rows) if rows else "No uplink is configured"
+
+
+def _yes(value: object, paint: _Paint) -> str:
+    if value is None:
+        return "-"
+    return paint("yes", _GREEN) if value else paint("no", _RED)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"

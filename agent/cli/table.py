@@ -1,0 +1,84 @@
+"""Tables, ages and numbers as text, by hand: the command line must start at once."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Facts = Mapping[str, Any]
+
+
+def records(rows: Sequence[Facts], empty: str) -> str:
+    """Plain records as a table with their own keys as head; *empty* when there is none."""
+    if not rows:
+        return empty
+    keys = list(dict.fromkeys(k for row in rows for k in row))
+    cells = [[_cell(k, row.get(k)) for k in keys] for row in rows]
+    return table([k.removesuffix("_s").upper().replace("_", " ") for k in keys], cells)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; colours do not count."""
+    lines = [list(head), *(list(r) for r in rows)]
+    wide = [max(_width(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(c + " " * (w - _width(c)) for c, w in zip(line, wide, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def age(seconds: float | None) -> str:
+    """``0.4 s``, ``12 s``, ``5 min``, ``3 h 10 min``, ``2 d 4 h``."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def number(value: Any) -> str:
+    """Five significant digits; ``-`` for nothing."""
+    if value is None:
+        return "-"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def when(ns: Any) -> str:
+    """Local time of *ns* since the epoch, to the second; ``-`` for nothing."""
+    if not isinstance(ns, (int, float)) or not ns:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns / 1e9))
+
+
+def _cell(key: str, value: Any) -> str:
+    if key.endswith("_s") and isinstance(value, (int, float)):
+        return age(value)
+    if key.endswith("_ns") and isinstance(value, int):
+        return when(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key in ("digest", "sha256"):
+        return str(value or "-")[:12]
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(v) for v in value) or "-"
+    return number(value)
+
+
+def _width(cell: str) -> int:
+    if "\x1b" not in cell:
+        return len(cell)
+    width, inside = 0, False
+    for c in cell:
+        if c == "\x1b":
+            inside = True
+        elif inside:
+            inside = c != "m"
+        else:
+            width += 1
+    return width
