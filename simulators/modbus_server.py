@@ -110,14 +110,16 @@ class ModbusServer:
     async def __aenter__(self) -> Self:
         nothing = SimDevice(0, SimData(0, datatype=DataType.REGISTERS))
         self._server = ModbusTcpServer(nothing, address=("127.0.0.1", self.port))
-        self._server.context = _Images(self.units)
+        server: Any = self._server
+        server.context = _Images(self.units)
         await self._server.serve_forever(background=True)
         listener: Any = self._server.transport
         self.port = listener.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._server.shutdown()
+        server: Any = self._server
+        await server.shutdown()
 
 
 Fault = Literal[
@@ -132,12 +134,14 @@ class FaultyServer:
     Attributes:
         mode: May be changed at any time. ``late`` answers after ``delay_s`` with 0x2222;
             every wrong answer carries 0x3333, which nobody may ever publish.
+        silent_units: Unit ids that never answer, whatever the mode.
         connections: How many were accepted so far.
     """
 
     def __init__(self, mode: Fault = "ok", delay_s: float = 0.3) -> None:
         self.mode: Fault = mode
         self.delay_s, self.connections, self.port = delay_s, 0, 0
+        self.silent_units: set[int] = set()
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -168,7 +172,7 @@ class FaultyServer:
                 mode = self.mode
                 if mode == "close":
                     break
-                if mode == "never":
+                if mode == "never" or unit in self.silent_units:
                     continue
                 if mode == "late":
                     await asyncio.sleep(self.delay_s)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,9 @@ class Words:
             parts.append((slice(first_byte, len(gather)), dtype, slice(first, len(order))))
         self._gather = np.array(gather, np.intp)
         self._bytes = np.empty(len(gather), np.uint8)
-        self._parts = [(self._bytes[b].view(dtype), s) for b, dtype, s in parts]
+        self._parts: list[tuple[NDArray[Any], slice]] = [
+            (self._bytes[b].view(dtype), s) for b, dtype, s in parts
+        ]
         self._wide = [(raw, s) for raw, s in self._parts if raw.dtype.itemsize == 8
                       and raw.dtype.kind in "iu"]  # fmt: skip
         self._floats = any(raw.dtype.kind == "f" for raw, _ in self._parts)
