@@ -1,4 +1,4 @@
-"""`edge-agent demo`: a plant, a broker, a model and the agent on this machine, nothing to set up."""
+"""`edge-agent demo`: a plant, a broker, a model and the agent on this machine, with no setup."""
 
 import importlib
 from argparse import ArgumentParser, Namespace

@@ -2,6 +2,7 @@
 
 import ctypes
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,9 @@ class SystemClock:
     gateway that slept has not had its clock moved.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[], bool] = kernel_synced) -> None:
+        """*ask* says whether the clock is disciplined now."""
+        self._ask = ask
         self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._stepped_until = float("-inf")
         self._asked_at = float("-inf")
@@ -85,7 +88,7 @@ class SystemClock:
             return "stepped"
         if now - self._asked_at >= REFRESH_S:
             self._asked_at = now
-            self._synced = kernel_synced()
+            self._synced = self._ask()
             self._was_synced = self._was_synced or self._synced
         if self._synced:
             return "synced"

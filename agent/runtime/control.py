@@ -28,7 +28,8 @@ PEERS_LIMIT: Final = 32
 IDLE_S: Final = 120.0
 _MODE: Final = 0o660
 _SO_PEERGROUPS: Final = 59
-_GROUPS_ROOM: Final = 65536 * 4
+_GROUPS_ROOM: Final = 1024
+"""Room for 256 groups in bytes, the most that Python can ask for."""
 _DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
@@ -110,8 +111,8 @@ class Control:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with suppress(OSError, TimeoutError):
-                peer = self._peer(writer.get_extra_info("socket"))
+            peer = self._peer(writer.get_extra_info("socket"))
+            with suppress(OSError, TimeoutError):  # gone, or idle for too long
                 if len(self._peers) > PEERS_LIMIT:
                     await _send(writer, _refusal("E772", "too many connections", "Close some."))
                     return
@@ -173,9 +174,17 @@ class Control:
     def _peer(self, sock: socket.socket) -> Peer:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid, uid, gid = struct.unpack("3i", raw)
-        groups = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM)
-        member = {gid, *struct.unpack(f"{len(groups) // 4}i", groups)}
-        return Peer(uid, gid, pid, uid in (0, os.geteuid()) or self._admin_gid in member)
+        admin = uid in (0, os.geteuid()) or self._admin_gid in {gid, *_groups(sock)}
+        return Peer(uid, gid, pid, admin)
+
+
+def _groups(sock: socket.socket) -> tuple[int, ...]:
+    """Supplementary groups of the far end; none when there are more than fit."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_ROOM)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(raw) // 4}i", raw)
 
 
 def describe(error: AgentError) -> dict[str, Any]:
