@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in _WITH_OWN_OPTIONS:
-        return _WITH_OWN_OPTIONS[given[0]].main(given[1:])
+        return _WITH_OWN_OPTIONS[given[0]](given[1:])
     args = _parser().parse_args(given)
     try:
         asyncio.run(_plant(args) if args.what == "plant" else _replay(args))
@@ -94,7 +94,10 @@ async def _replay(args: argparse.Namespace) -> None:
             await finished.wait()
 
 
-_WITH_OWN_OPTIONS: Final = {"demo": demo, "skab": skab}
+_WITH_OWN_OPTIONS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = {
+    "demo": demo.main,
+    "skab": skab.main,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

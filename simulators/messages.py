@@ -63,7 +63,11 @@ def _row(kind: Literal["data", "model"], name: str, body: Mapping[str, Any]) -> 
 
 def _history(stream: tuple[str, ...], body: Mapping[str, Any]) -> Iterator[Row]:
     """Rows out of a message by column."""
-    raise ValueError(stream, body)
+    kind: Literal["data", "model"] = "model" if stream[0] == "model" else "data"
+    model, columns = body.get("model", {}), body["values"]
+    for i, text in enumerate(body["ts"]):
+        values = {name: column[i] for name, column in columns.items()}
+        yield Row(kind, stream[-1], ns(text), values, body["q"], model, live=False)
 
 
 _REQUIRED: Final[Mapping[str, Mapping[str, type | tuple[type, ...]]]] = {

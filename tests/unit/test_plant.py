@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.modbus_server import RegisterImage
+from pymodbus.client import AsyncModbusTcpClient
 
+from simulators.modbus_server import ModbusServer, RegisterImage
 from simulators.plant import KINDS, SENSORS, Event, Kind, Plant, Timeline, registers
 from simulators.replay import RecordingError, Replay, read_csv
 
@@ -101,6 +102,18 @@ def test_registers_hold_the_values() -> None:
             assert float32(image, register) == pytest.approx(shown, rel=1e-6)
         assert np.array_equal(image.holding, image.input)
         assert image.coils[0]
+
+
+async def test_a_modbus_master_reads_the_plant() -> None:
+    """The register list is true on the wire: what a master decodes is what the plant measures."""
+    plant = Plant(2)
+    async with (
+        ModbusServer(plant.images) as server,
+        AsyncModbusTcpClient("127.0.0.1", port=server.port) as client,
+    ):
+        answer = await client.read_holding_registers(0, count=2 * len(SENSORS), device_id=2)
+        words = np.array(answer.registers, ">u2")
+    assert words.view(">f4") == pytest.approx(plant.values[1], rel=1e-6)
 
 
 def test_an_unknown_fault_is_refused() -> None:
