@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from agent.cli.args import OK, add_daemon, add_json, data_dir, find_socket
@@ -32,9 +33,24 @@ def _rows(args: Namespace) -> list[dict[str, Any]]:
     except AgentError as e:
         if e.code != "E775":
             raise
-        from agent.storage.outbox import summary  # noqa: PLC0415 - NumPy, only when needed
-
-        folder = data_dir(args)
-        print(f"The agent does not run; this is what {folder} holds.", file=sys.stderr)
-        return list(summary(folder))
+        return _from_disk(data_dir(args))
     return found
+
+
+def _from_disk(folder: Path) -> list[dict[str, Any]]:
+    """The same from the journal in *folder*, with what the agent would say as ``owed``."""
+    import sqlite3  # noqa: PLC0415
+
+    from agent.storage.outbox import summary  # noqa: PLC0415 - NumPy, only when needed
+
+    try:
+        rows = summary(folder)
+    except sqlite3.Error as e:
+        raise AgentError(
+            f"the agent does not run, and its journal cannot be read ({e})",
+            where=str(folder),
+            fix="Start the agent, or name its configuration with --config.",
+            code="E775",
+        ) from e
+    print(f"The agent does not run; this is what {folder} holds.", file=sys.stderr)
+    return [{"owed" if k == "rows" else k: v for k, v in row.items()} for row in rows]

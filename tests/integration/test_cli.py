@@ -14,8 +14,13 @@ import pytest
 
 from agent.cli.page import page
 from agent.cli.table import age, records, table
+from agent.config.schema import JournalConfig
+from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError
+from agent.core.stats import Stats
+from agent.runtime.clock import SystemClock
 from agent.runtime.control import Control, Peer, Verb
+from agent.storage.db import open_store
 from tests.tools import until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -200,6 +205,25 @@ async def test_outbox_asks_the_agent(tmp_path: Path) -> None:
         done = await edge_agent("outbox", "--socket", path)
     assert done.stdout.split() == ["SINK", "OWED", "OLDEST", "AGE", "CONNECTED",
                                    "hq", "1200", "1", "h", "2", "min", "no"]  # fmt: skip
+
+
+async def test_outbox_of_a_resting_agent_is_read_from_its_disk(tmp_path: Path) -> None:
+    """Without the agent `outbox` reads the journal itself; without a journal it is a 3."""
+    config = tmp_path / "edge.yaml"
+    config.write_text(f"data_dir: {tmp_path}\n")
+    none = await edge_agent("outbox", "-c", config)
+    assert (none.returncode, none.stdout) == (3, "")
+    assert "error[E775]" in none.stderr
+    limits = JournalConfig.model_validate({})
+    async with open_store(tmp_path, limits, SystemClock(), Stats(), "") as store:
+        store.journal.outbox("hq")
+        store.journal.put(
+            AlarmEvent("hot", "press1/oil_temp", "press1/fast", NOW_NS, True, 3, 91.0, 90.0, 192)
+        )
+        await store.journal.flush()
+    done = await edge_agent("outbox", "-c", config, "--json")
+    ((row),) = json.loads(done.stdout)
+    assert (row["sink"], row["owed"], row["oldest_ns"]) == ("hq", 1, NOW_NS)
 
 
 async def test_models_are_listed_and_refusals_told(tmp_path: Path) -> None:
