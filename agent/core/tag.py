@@ -40,12 +40,14 @@ class TagSet:
 
     Attributes:
         column: Tag name -> column number.
+        short: The tags' short names, in order.
         lo, hi, deadband: float64, shape (k,): the tags' limits as columns.
         schema_id: Stable id, 16 hex digits, of names, units and order.
     """
 
     tags: tuple[Tag, ...]
     column: dict[str, int] = field(init=False, repr=False, compare=False, hash=False)
+    short: tuple[str, ...] = field(init=False, repr=False, compare=False, hash=False)
     lo: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     hi: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     deadband: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
@@ -53,6 +55,7 @@ class TagSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "column", {t.name: i for i, t in enumerate(self.tags)})
+        object.__setattr__(self, "short", tuple(t.short for t in self.tags))
         object.__setattr__(self, "lo", np.array([t.lo for t in self.tags], np.float64))
         object.__setattr__(self, "hi", np.array([t.hi for t in self.tags], np.float64))
         object.__setattr__(self, "deadband", np.array([t.deadband for t in self.tags], np.float64))

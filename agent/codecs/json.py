@@ -1,0 +1,170 @@
+"""The JSON contract v1: what plant systems read (docs/topics.md)."""
+
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from agent.core.alarms import AlarmEvent
+from agent.core.batch import Batch
+from agent.core.ports import Stored
+from agent.core.quality import Quality, word
+from agent.core.tag import TagSet
+
+HISTORY_TYPE: Final = "application/json+zlib"
+
+_SECOND: Final = 1_000_000_000
+
+
+@lru_cache(maxsize=8)
+def _clock_text(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def timestamp(t_ns: int) -> str:
+    """ISO 8601, UTC, microseconds: ``2026-11-23T10:00:00.123456Z``."""
+    second, rest = divmod(t_ns, _SECOND)
+    return f"{_clock_text(second)}.{rest // 1000:06d}Z"
+
+
+def _head(stored: Stored) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "stream": stored.stream,
+        "lineage": stored.lineage,
+        "epoch": stored.epoch,
+        "from": stored.first,
+        "seq": stored.last,
+    }
+
+
+def _usual(q: NDArray[np.uint8]) -> int:
+    """The most common quality code."""
+    first = int(q.flat[0])
+    return first if (q == first).all() else int(np.bincount(q.ravel()).argmax())
+
+
+def row(stored: Stored, batch: Batch) -> bytes:
+    """One row: a map of values, and only the qualities that differ from the usual one.
+
+    Values are null where the quality is Bad. About 0.2 us per value.
+    """
+    v, q = batch.v[-1], batch.q[-1]
+    usual = _usual(q)
+    names = batch.tags.short
+    message = _head(stored)
+    message["ts"] = timestamp(int(batch.t[-1]))
+    message["clock"] = stored.clock
+    message["q"] = word(usual)
+    bad = q < Quality.UNCERTAIN
+    if bad.any():
+        v = np.where(bad, np.nan, v)
+    message["values"] = dict(zip(names, v.tolist(), strict=True))
+    differs = np.flatnonzero(q != usual)
+    if len(differs):
+        message["bad"] = {names[i]: word(int(q[i])) for i in differs}
+    if batch.origin is not None:
+        message["model"] = _model(batch)
+        if batch.window is not None:
+            message["window"] = [timestamp(int(batch.window[-1])), message["ts"]]
+    return orjson.dumps(message)
+
+
+def history(stored: Stored, batch: Batch) -> bytes:
+    """Many rows by column, zlib: the backfill after an outage."""
+    names, usual = batch.tags.short, _usual(batch.q)
+    bad = batch.q < Quality.UNCERTAIN
+    columns = np.where(bad, np.nan, batch.v).T.tolist()
+    message = _head(stored)
+    message["ts"] = [timestamp(t) for t in batch.t.tolist()]
+    message["clock"] = stored.clock
+    message["q"] = word(usual)
+    message["values"] = dict(zip(names, columns, strict=True))
+    differs = batch.q != usual
+    if differs.any():
+        message["bad"] = {
+            names[i]: _runs(batch.q[:, i], usual) for i in np.flatnonzero(differs.any(axis=0))
+        }
+    if batch.origin is not None:
+        message["model"] = _model(batch)
+        if batch.window is not None:
+            starts = [timestamp(t) for t in batch.window.tolist()]
+            message["window"] = [list(p) for p in zip(starts, message["ts"], strict=True)]
+    return zlib.compress(orjson.dumps(message), 1)
+
+
+def _runs(q: NDArray[np.uint8], usual: int) -> dict[str, list[int]]:
+    """Quality word -> the rows (from 0) that have it."""
+    return {
+        word(int(code)): np.flatnonzero(q == code).tolist() for code in np.unique(q[q != usual])
+    }
+
+
+def _model(batch: Batch) -> dict[str, Any]:
+    o = batch.origin
+    if o is None:
+        raise ValueError(f"{batch.stream} is no result")
+    return {
+        "name": o.model,
+        "version": o.version,
+        "release": o.release,
+        "digest": o.digest,
+        "role": o.role,
+    }
+
+
+def alarm(stored: Stored, event: AlarmEvent) -> bytes:
+    """One change of one alarm."""
+    message: dict[str, Any] = {
+        "v": 1,
+        "alarm": event.alarm,
+        "tag": event.tag,
+        "id": [stored.lineage, stored.epoch, stored.last],
+        "ts": timestamp(event.t_ns),
+        "active": event.active,
+        "acked": event.acked,
+        "shelved": event.shelved,
+        "priority": event.priority,
+        "value": event.value,
+        "limit": event.limit,
+        "q": word(event.q),
+        "code": event.code,
+        "text": event.text,
+        "by": event.by,
+    }
+    if not stored.durable:
+        message["durable"] = False
+    return orjson.dumps(message)
+
+
+def birth(stream: str, tags: TagSet) -> bytes:
+    """What a stream's columns are."""
+    described = {
+        t.short: {
+            "unit": t.unit,
+            "type": "float64",
+            "lo": t.lo if np.isfinite(t.lo) else None,
+            "hi": t.hi if np.isfinite(t.hi) else None,
+        }
+        for t in tags
+    }
+    return orjson.dumps({"v": 1, "stream": stream, "schema": tags.schema_id, "tags": described})
+
+
+def status(online: bool, since_ns: int, facts: Mapping[str, Any]) -> bytes:
+    """How the agent is."""
+    return orjson.dumps({"v": 1, "online": online, "since": timestamp(since_ns), **facts})
+
+
+def alarms(active: Sequence[Mapping[str, Any]]) -> bytes:
+    """Which alarms stand."""
+    listed: Iterable[dict[str, Any]] = (
+        {k: v for k, v in a.items() if k != "since_ns"} | {"since": timestamp(int(a["since_ns"]))}
+        for a in active
+    )
+    return orjson.dumps({"v": 1, "active": list(listed)})

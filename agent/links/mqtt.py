@@ -1,0 +1,316 @@
+"""One MQTT connection on the event loop: paho-mqtt without its thread."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import paho.mqtt.client as paho
+import structlog
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.core.errors import PermanentError, TransientError
+from agent.core.ports import Clock
+from agent.links.names import Lookup
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_S: Final = 10.0
+
+PERMANENT: Final = {0x82, 0x87, 0x90, 0x95, 0x99, 0x9A, 0x9B}
+"""PUBACK reason codes that no second try cures: malformed, not authorized, topic name invalid,
+packet too large, payload format invalid, retain or QoS not supported (MQTT 5, 3.4.2.1).
+"""
+
+_WRONG_VERSION: Final = {0x84, 0x01}
+"""CONNACK: unsupported protocol version, of MQTT 5 and of 3.1.1."""
+
+_WILL_DELAY_S: Final = 10
+
+
+class Refused(PermanentError):
+    """The broker will never take this message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker says for us when we are gone without goodbye."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The broker, and who we are to it."""
+
+    host: str
+    port: int
+    client_id: str
+    tls: ssl.SSLContext | None = None
+    user: str | None = None
+    password: str | None = None
+    keepalive_s: float = 30.0
+    window: int = 100
+    ack_timeout_s: float = 20.0
+
+    @property
+    def where(self) -> str:
+        """The broker in messages."""
+        return f"broker {self.host}:{self.port}"
+
+
+class _Client(paho.Client):
+    """paho, connecting to an address that was looked up without it."""
+
+    address = ""
+
+    def _create_socket_connection(self) -> socket.socket:
+        return socket.create_connection((self.address, self._port), timeout=CONNECT_TIMEOUT_S)
+
+
+class MqttLink:
+    """A connection: entering connects, leaving says goodbye.
+
+    Attributes:
+        v5: Protocol of this connection; False after a broker that knows only 3.1.1.
+        window: Messages that may be under way: the smaller of ours and the broker's.
+    """
+
+    def __init__(
+        self, peer: Peer, will: Will | None, lookup: Lookup, clock: Clock, *, v5: bool
+    ) -> None:
+        self._peer, self._will, self._lookup, self._clock = peer, will, lookup, clock
+        self.v5, self.window = v5, peer.window
+        self._max_packet = 268_435_455
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._connect()
+        except _VersionRefusedError:
+            self.v5 = False
+            await self._connect()
+        self._room = asyncio.Semaphore(self.window)
+        self._misc = asyncio.create_task(self._housekeeping(), name="mqtt housekeeping")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._misc.cancel()
+        await asyncio.gather(self._misc, return_exceptions=True)
+        if not self._gone.done():
+            self._client.disconnect()
+            self._client.loop_write()
+        self._close()
+
+    async def _connect(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gone: asyncio.Future[str] = self._loop.create_future()
+        self._accepted: asyncio.Future[tuple[ReasonCode, Any]] = self._loop.create_future()
+        self._flying: dict[int, tuple[asyncio.Future[ReasonCode], float]] = {}
+        self._client = client = self._make()
+        try:
+            async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
+                client.address = await self._lookup.address()
+                await self._in_thread(self._dial)
+        except (OSError, TimeoutError, ValueError) as e:
+            raise self._error(f"no connection ({str(e) or 'timed out'})", "E401") from e
+        self._attach()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                reason, properties = await self._accepted
+        except TimeoutError as e:
+            self._close()
+            raise self._error("no answer to CONNECT", "E402") from e
+        if reason.is_failure:
+            self._close()
+            if self.v5 and reason.value in _WRONG_VERSION:
+                raise _VersionRefusedError
+            raise self._error(f"refused: {reason}", "E403", "Check user, password and client id.")
+        self.window = min(self._peer.window, getattr(properties, "ReceiveMaximum", 65535))
+        self._max_packet = getattr(properties, "MaximumPacketSize", self._max_packet)
+
+    def _make(self) -> _Client:
+        peer = self._peer
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=peer.client_id,
+            protocol=paho.MQTTv5 if self.v5 else paho.MQTTv311,
+            clean_session=None if self.v5 else True,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(65535)
+        if peer.user is not None:
+            client.username_pw_set(peer.user, peer.password)
+        if peer.tls is not None:
+            client.tls_set_context(peer.tls)
+        if self._will is not None:
+            properties = None
+            if self.v5:
+                properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+                properties.WillDelayInterval = _WILL_DELAY_S
+            client.will_set(self._will.topic, self._will.payload, 1, True, properties)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        return client
+
+    def _dial(self) -> None:
+        """TCP, TLS and the CONNECT packet: blocking, in a thread of its own."""
+        clean: dict[str, Any] = {"clean_start": True} if self.v5 else {}
+        self._client.connect(
+            self._peer.host, self._peer.port, max(1, round(self._peer.keepalive_s)), **clean
+        )
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def finish(error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def run() -> None:
+            error: Exception | None = None
+            try:
+                work()
+            except (OSError, ValueError) as e:
+                error = e
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(finish, error)
+
+        threading.Thread(target=run, name="mqtt connect", daemon=True).start()
+        await done
+
+    def _attach(self) -> None:
+        """From here on paho's socket belongs to the loop."""
+        client, sock = self._client, self._client.socket()
+        if sock is None:
+            raise self._error("the connection was closed at once", "E401")
+        self._sock: Any = sock
+        client.on_socket_register_write = self._wants_write
+        client.on_socket_unregister_write = self._wrote
+        client.on_socket_close = lambda *_: self._detach()
+        self._loop.add_reader(sock, self._read)
+        if client.want_write():
+            self._loop.add_writer(sock, client.loop_write)
+
+    def _wants_write(self, *_: object) -> None:
+        self._loop.add_writer(self._sock, self._client.loop_write)
+
+    def _wrote(self, *_: object) -> None:
+        self._loop.remove_writer(self._sock)
+
+    def _read(self) -> None:
+        client = self._client
+        client.loop_read()
+        while isinstance(self._sock, ssl.SSLSocket) and client.socket() and self._sock.pending():
+            client.loop_read()
+
+    def _detach(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+
+    def _close(self) -> None:
+        """Drop the connection without a word; whatever is under way is unknown."""
+        if self._client.socket() is not None:
+            self._detach()
+            self._client._sock_close()  # noqa: SLF001
+        self._lose("closed")
+
+    def _lose(self, reason: str) -> None:
+        if not self._gone.done():
+            self._gone.set_result(reason)
+        flying, self._flying = self._flying, {}
+        for future, _ in flying.values():
+            if not future.done():
+                future.set_exception(self._error(f"connection lost ({reason})", "E404"))
+                future.exception()
+        if not self._accepted.done():
+            self._accepted.set_exception(self._error(f"connection lost ({reason})", "E404"))
+            self._accepted.exception()
+
+    def _error(self, what: str, code: str, fix: str = "") -> TransientError:
+        return TransientError(what, where=self._peer.where, code=code, fix=fix)
+
+    # Callbacks of paho: on the loop, and never raising (an exception inside paho is a silent end)
+
+    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, properties: Any) -> None:
+        if not self._accepted.done():
+            self._accepted.set_result((reason, properties))
+
+    def _on_disconnect(self, c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        self._loop.call_soon_threadsafe(self._ended, c, str(reason))
+
+    def _ended(self, client: _Client, reason: str) -> None:
+        if client is self._client:  # not the one that was refused for its version
+            self._lose(reason)
+
+    def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        entry = self._flying.pop(mid, None)
+        if entry is not None and not entry[0].done():
+            entry[0].set_result(reason)
+
+    async def _housekeeping(self) -> None:
+        """paho's timers, and the watchdog on the oldest message without an answer."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._client.loop_misc()
+            oldest = next(iter(self._flying.values()), None)
+            if oldest and self._clock.mono_s() - oldest[1] > self._peer.ack_timeout_s:
+                log.warning(
+                    "mqtt.no_ack", broker=self._peer.where, after_s=self._peer.ack_timeout_s
+                )
+                self._close()
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone; always raises `TransientError`."""
+        reason = await asyncio.shield(self._gone)
+        raise self._error(f"connection lost ({reason})", "E404")
+
+    def post(self, topic: str, payload: bytes) -> None:
+        """Publish a retained last word, without waiting: the goodbye follows it."""
+        if not self._gone.done():
+            self._client.publish(topic, payload, 1, True)
+
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, properties: Any = None
+    ) -> None:
+        """Publish at QoS 1; returns when the broker has acknowledged it with success.
+
+        Raises `Refused` when it never will, `TransientError` when it may later.
+        """
+        if len(payload) + len(topic) + 64 > self._max_packet:
+            raise Refused(f"{len(payload)} bytes are more than the broker takes", code="E410")
+        async with self._room:
+            if self._gone.done():
+                raise self._error("connection lost", "E404")
+            info = self._client.publish(topic, payload, 1, retain, properties)
+            if info.rc != paho.MQTT_ERR_SUCCESS:
+                raise self._error(f"not sent ({paho.error_string(info.rc)})", "E405")
+            future: asyncio.Future[ReasonCode] = self._loop.create_future()
+            self._flying[info.mid] = (future, self._clock.mono_s())
+            reason = await future
+        if reason.value in PERMANENT:
+            raise Refused(f"the broker refuses {topic}: {reason}", code="E411")
+        if reason.is_failure:
+            raise self._error(f"not taken now: {reason}", "E406")
+
+
+class _VersionRefusedError(Exception):
+    """The broker does not speak this version of MQTT."""
+
+
+def content_type(kind: str) -> Any:
+    """PUBLISH properties that name the payload's type (MQTT 5, 3.3.2.3.9)."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = kind
+    return properties

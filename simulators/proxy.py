@@ -1,0 +1,69 @@
+"""A TCP proxy that misbehaves as told: between the agent and whatever it talks to."""
+
+import asyncio
+from contextlib import suppress
+from typing import Literal, Self
+
+Mode = Literal["pass", "half_open", "corrupt", "refuse"]
+
+
+class Proxy:
+    """Forwards 127.0.0.1:``port`` to 127.0.0.1:*target*.
+
+    Attributes:
+        mode: ``pass``; ``half_open`` swallows what comes and answers nothing; ``corrupt`` flips
+            one bit of each piece that comes back; ``refuse`` closes new connections at once.
+        delay_s: Added to each piece, both ways.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.mode: Mode = "pass"
+        self.delay_s = 0.0
+        self.port = 0
+        self._server: asyncio.Server
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Close every connection now."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with suppress(OSError):
+            if self.mode != "refuse":
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+                self._writers.add(far_writer)
+                await asyncio.gather(
+                    self._pump(reader, far_writer, back=False),
+                    self._pump(far_reader, writer, back=True),
+                )
+                self._writers.discard(far_writer)
+        self._writers.discard(writer)
+        writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if self.mode == "half_open":
+                    continue
+                if self.mode == "corrupt" and back:
+                    data = bytes([data[0] ^ 0x40]) + data[1:]
+                writer.write(data)
+                await writer.drain()
+        writer.close()
