@@ -1,0 +1,46 @@
+"""The store: journal, state and audit trail in one file."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.ports import Clock
+from agent.core.stats import Stats
+from agent.storage.audit import SqlAudit
+from agent.storage.journal import SqlJournal
+from agent.storage.state import SqlState
+from agent.storage.writer import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The three faces of the one file."""
+
+    journal: SqlJournal
+    state: SqlState
+    audit: SqlAudit
+
+
+@asynccontextmanager
+async def open_store(
+    data_dir: Path,
+    config: Limits,
+    clock: Clock,
+    stats: Stats,
+    machine_id: str,
+    *,
+    retry_s: float = 10.0,
+    tidy_s: float = 60.0,
+) -> AsyncIterator[Store]:
+    """Open the journal in *data_dir*; leaving commits what is queued, within 10 s.
+
+    Never raises because of the disk: the journal then says that it is not durable, and tries
+    again every *retry_s* seconds. A file that is broken is set aside for a fresh one.
+    """
+    journal = SqlJournal(data_dir, config, clock, stats, machine_id, retry_s=retry_s, tidy_s=tidy_s)
+    await journal.open()
+    try:
+        yield Store(journal, journal.state, journal.audit)
+    finally:
+        await journal.writer.close()

@@ -1,0 +1,288 @@
+"""The journal: every record goes in here, and comes out of here again when it was missed."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+
+from agent.core.alarms import AlarmEvent
+from agent.core.batch import Batch
+from agent.core.ports import Clock, Lane, Record, Stored
+from agent.core.stats import Stats
+from agent.storage.audit import SqlAudit
+from agent.storage.database import Found
+from agent.storage.outbox import Key, Ledger, SinkOutbox
+from agent.storage.ranges import Marks, Ranges
+from agent.storage.rows import ALARMS, Owed, Reading, read_last
+from agent.storage.state import SqlState
+from agent.storage.writer import Commit, Limits, Op, Victim, Writer
+
+log = structlog.get_logger()
+
+_OWED_S: Final = 0.1
+"""A commit somebody waits for comes within this time, s."""
+
+
+class SqlJournal:
+    """`agent.core.ports.Journal` over one SQLite file; lives on the loop."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        limits: Limits,
+        clock: Clock,
+        stats: Stats,
+        machine_id: str,
+        *,
+        retry_s: float,
+        tidy_s: float,
+    ) -> None:
+        self._clock, self._stats = clock, stats
+        self._ledger = Ledger()
+        self._outboxes: dict[str, SinkOutbox] = {}
+        self._found: Found | None = None
+        self.writer = Writer(
+            data_dir, limits, clock, machine_id, self, retry_s=retry_s, tidy_s=tidy_s
+        )
+        self.state = SqlState(self.writer)
+        self.audit = SqlAudit(self.writer, clock)
+        self.lineage, self.epoch = "", 0
+        self._durable = False
+        self._refusal = ""
+        stats.set("journal.durable", 0.0)
+
+    async def open(self) -> None:
+        """Open the file; when the disk refuses, this run has names that were never used."""
+        await self.writer.start()
+        self.lineage, self.epoch = self.writer.names
+        self._ledger.epoch = self.epoch
+
+    @property
+    def durable(self) -> bool:
+        return self._durable
+
+    def put(self, record: Record, *, on_durable: Callable[[], None] | None = None) -> Stored:
+        ledger = self._ledger
+        if isinstance(record, AlarmEvent):
+            stream, n, lane, t_ns = ALARMS, 1, Lane.ALARM, record.t_ns
+        else:
+            stream, n, lane = record.stream, len(record.t), Lane.LIVE
+            t_ns = int(record.t[0]) if n else 0
+        first = ledger.next.get(stream, 0)
+        stored = Stored(
+            stream,
+            self.lineage,
+            self.epoch,
+            first,
+            first + n - 1,
+            lane,
+            record,
+            self._clock.state,
+            self._durable,
+        )
+        if n:
+            ledger.next[stream] = first + n
+            ledger.known += n
+            marks = ledger.marks.get((stream, self.epoch))
+            if marks is None:
+                marks = ledger.marks[stream, self.epoch] = Marks()
+            if t_ns >= marks.next_ns:
+                marks.put(first, t_ns)
+            weight = 0 if lane is Lane.ALARM else record.v.nbytes  # type: ignore[union-attr]
+            self.writer.put(stored, on_durable, weight)
+        if lane is Lane.ALARM:
+            self.writer.pull(0.0)
+        elif on_durable is not None:
+            self.writer.pull(_OWED_S)
+        return stored
+
+    async def flush(self) -> None:
+        await self.writer.flush()
+
+    def idle_s(self) -> float:
+        """For how long the writer has given no sign of life, s; 0.0 while it waits for work."""
+        return self.writer.stuck_s()
+
+    def outbox(self, sink: str) -> SinkOutbox:
+        outbox = self._outboxes.get(sink)
+        if outbox is None:
+            outbox = SinkOutbox(sink, self._ledger, self.writer, self._clock, self._lose)
+            if self._found is not None and sink in self._found.sinks:
+                outbox.adopt(self._found, self._ledger.streams())
+            else:
+                outbox.begin_now()
+            self._outboxes[sink] = outbox
+        return outbox
+
+    async def read(self, stream: str, rows: int) -> Batch | None:
+        reading = await self.writer.call(partial(read_last, stream=stream, rows=rows), Reading())
+        for lost, reason in reading.lost:
+            self._lose(lost, 0, 0, reason)
+        return cast(Batch, reading.stored[0].record) if reading.stored else None
+
+    # What the writer tells, on the loop.
+
+    def opened(self, found: Found) -> None:
+        """The file is open: at the start, or again after the disk had refused."""
+        if not self.epoch:
+            self.lineage, self.epoch = found.lineage, found.epoch
+            self._ledger.epoch = self.epoch
+        if found.replaced:
+            self._start_over()
+        before = self._ledger.streams()
+        for extent in found.extents:
+            self._ledger.adopt(extent)
+        for epoch, first, last, t_ns in found.alarms:
+            self._ledger.adopt((ALARMS, epoch, first, last, t_ns))
+        for outbox in self._outboxes.values():
+            outbox.adopt(found, self._ledger.streams() - before)
+        self._found = self._found or found
+        self.state.adopt(found)
+        self.audit.adopt(found)
+        self._durable, self._refusal = True, ""
+        self._stats.set("journal.durable", 1.0)
+        log.info("journal.opened", lineage=self.lineage, epoch=self.epoch)
+
+    def _start_over(self) -> None:
+        """The file was set aside: what it held is lost, what is in memory is written again."""
+        for (stream, epoch), rows in list(self._ledger.committed.items()):
+            for first, last in list(rows):
+                self._lose((stream, epoch, first, last), 0, 0, "broken")
+        for outbox in self._outboxes.values():
+            outbox.all_dirty()
+        self.state.write_all()
+
+    def committed(self, commit: Commit) -> None:
+        """A group of records is on disk."""
+        rows = 0
+        for stream, epoch, first, last in commit.owed:
+            key = (stream, epoch)
+            self._ledger.committed.setdefault(key, Ranges()).add(first, last)
+            rows += last - first + 1
+            for outbox in self._outboxes.values():
+                outbox.committed(key)
+        for durable in commit.callbacks:
+            self.writer.on_loop(durable)
+        self._stats.add("journal.rows", rows)
+        self._stats.add("journal.written_bytes", commit.written)
+        self._stats.observe("journal.commit_ms", commit.seconds * 1e3)
+
+    def refused(self, error: str) -> None:
+        """The disk has refused a commit, or to be opened."""
+        self._durable = False
+        self._stats.set("journal.durable", 0.0)
+        if error != self._refusal:
+            self._refusal = error
+            log.error(
+                "journal.refused",
+                code="E502",
+                error=error,
+                fix="Values are sent live only. Check the disk: room, mount options, health.",
+            )
+
+    def dropped(self, entries: list[Stored]) -> None:
+        """Records waited too long for a disk that refuses."""
+        for s in entries:
+            self._lose((s.stream, s.epoch, s.first, s.last), 0, 0, "disk")
+
+    def evict(self, victims: list[Victim], reason: str) -> None:
+        """The oldest rows must go: count who still waited for them, delete with the next commit."""
+        for run in _contiguous(victims):
+            stream, epoch, first, last = *run[0].owed[:3], run[-1].owed[3]
+            self._lose((stream, epoch, first, last), run[0].t0, run[-1].t1, reason)
+            if stream == ALARMS:
+                op = _delete_alarms(epoch, first, last)
+            else:
+                op = _delete_blocks([v.number for v in run])
+            self.writer.later(("evict", stream, epoch, first), op)
+        self._stats.add("journal.evicted_rows", sum(v.owed[3] - v.owed[2] + 1 for v in victims))
+
+    def _lose(self, rows: Owed, t0: int, t1: int, reason: str) -> None:
+        """Rows are gone: a sink that still waited for them has a gap, counted and remembered."""
+        stream, epoch, first, last = rows
+        key = (stream, epoch)
+        for outbox in self._outboxes.values():
+            owed = outbox.done(key, first, last)
+            if owed:
+                self._stats.add("journal.dropped_rows", owed)
+                self._stats.add(f"sink/{outbox.name}.dropped_rows", owed)
+                gap = (outbox.name, stream, epoch, first, last, t0, t1, reason)
+                self.writer.later(("gap", *gap[:4]), _gap(gap))
+                log.warning("rows.dropped", sink=outbox.name, stream=stream, rows=owed,
+                            reason=reason)  # fmt: skip
+        committed = self._ledger.committed.get(key)
+        if committed is None:
+            return
+        committed.remove(first, last)
+        if not committed and epoch != self.epoch:
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        del self._ledger.committed[key]
+        self._ledger.marks.pop(key, None)
+        for outbox in self._outboxes.values():
+            outbox.forget(key)
+
+    def acks(self) -> tuple[object, list[Op]]:
+        """Acknowledgements to write with the next commit. Called on the writer's thread."""
+        taken = [(outbox, outbox.take_acks()) for outbox in list(self._outboxes.values())]
+        return [(outbox, keys) for outbox, (keys, _) in taken], [
+            op for _, (_, ops) in taken for op in ops
+        ]
+
+    def acks_failed(self, token: object) -> None:
+        """The commit that held them has failed."""
+        for outbox, keys in cast(list[tuple[SinkOutbox, set[Key]]], token):
+            outbox.dirty_again(keys)
+
+
+def _contiguous(victims: list[Victim]) -> list[list[Victim]]:
+    """Victims of one stream that follow each other: one gap, not many."""
+    found: dict[Key, list[list[Victim]]] = {}
+    for v in victims:
+        stream, epoch, first, _ = v.owed
+        runs = found.setdefault((stream, epoch), [])
+        if runs and runs[-1][-1].owed[3] + 1 == first:
+            runs[-1].append(v)
+        else:
+            runs.append([v])
+    return [run for runs in found.values() for run in runs]
+
+
+def _delete_blocks(numbers: list[int]) -> Op:
+    def op(conn: sqlite3.Connection) -> None:
+        conn.executemany("DELETE FROM blocks WHERE id = ?", [(n,) for n in numbers])
+
+    return op
+
+
+def _delete_alarms(epoch: int, first: int, last: int) -> Op:
+    def op(conn: sqlite3.Connection) -> None:
+        conn.execute(
+            "DELETE FROM alarms WHERE epoch = ? AND seq BETWEEN ? AND ?", (epoch, first, last)
+        )
+
+    return op
+
+
+def _gap(gap: tuple[str, str, int, int, int, int, int, str]) -> Op:
+    """A gap that follows the last one of its stream makes that one longer."""
+    sink, stream, epoch, first, last, _, t1, reason = gap
+
+    def op(conn: sqlite3.Connection) -> None:
+        longer = conn.execute(
+            "UPDATE gaps SET last = ?, t1 = ? WHERE sink = ? AND stream = ? AND epoch = ?"
+            " AND last = ? AND reason = ?",
+            (last, t1, sink, stream, epoch, first - 1, reason),
+        )
+        if longer.rowcount == 0:
+            conn.execute(
+                "INSERT INTO gaps(sink, stream, epoch, first, last, t0, t1, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                gap,
+            )
+
+    return op
