@@ -143,6 +143,7 @@ class SqlJournal:
         self.state.adopt(found)
         self.audit.adopt(found)
         self._durable, self._refusal = True, ""
+        self.writer.pull(0.0)
         self._stats.set("journal.durable", 1.0)
         log.info("journal.opened", lineage=self.lineage, epoch=self.epoch)
 
