@@ -1,0 +1,132 @@
+"""A folder as registry: a local disk, a network share, a stick."""
+
+import asyncio
+import hashlib
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
+
+from agent.config.base import Context, Section
+from agent.core.errors import AgentError, PermanentError, TransientError
+from agent.core.ports import Offer
+from agent.registries.index import FILE, MAX_INDEX, check_name, parse
+
+_CHUNK: Final = 1 << 18
+_PREFIX: Final = "dir://"
+
+
+class DirectoryConfig(Section):
+    """A folder that holds ``NAME/index.json`` and the model files."""
+
+    type: Literal["directory"]
+    url: str
+
+    @field_validator("url")
+    @classmethod
+    def _is_folder(cls, value: str) -> str:
+        if not value.startswith(_PREFIX + "/"):
+            raise PydanticCustomError(
+                "registry_url",
+                "`{value}` is no folder",
+                {"value": value, "code": "E660", "fix": 'Write "dir:///absolute/path".'},
+            )
+        return value
+
+    def build(self, name: str, ctx: Context) -> "DirectoryRegistry":
+        """The registry in this folder."""
+        del ctx
+        return DirectoryRegistry(name, Path(self.url.removeprefix(_PREFIX)))
+
+
+class DirectoryRegistry:
+    """Port `Registry` over plain files."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self._name, self._root = name, root
+
+    async def resolve(self, name: str, channel: str, token: str | None) -> Offer | None:
+        """Token: mtime, size and hash of the index; a copy that keeps the mtime is still seen."""
+        folder = self._root / check_name(name)
+        data, current = await asyncio.to_thread(self._index, folder / FILE)
+        if token == current:
+            return None
+        return parse(
+            data,
+            name,
+            channel,
+            where=str(folder / FILE),
+            locate=lambda file: str(folder / file),
+            token=current,
+        )
+
+    async def fetch(self, offer: Offer, offset: int) -> AsyncIterator[bytes]:
+        file = await asyncio.to_thread(self._open, Path(offer.url))
+        try:
+            await asyncio.to_thread(file.seek, offset)
+            left = offer.size - offset
+            while left > 0 and (chunk := await self._read(file, min(_CHUNK, left))):
+                left -= len(chunk)
+                yield chunk
+        finally:
+            file.close()
+
+    async def _read(self, file: BinaryIO, count: int) -> bytes:
+        try:
+            return await asyncio.to_thread(file.read, count)
+        except OSError as e:
+            raise self._error(Path(file.name), e) from e
+
+    def _index(self, path: Path) -> tuple[bytes, str]:
+        with self._open(path) as file:
+            about = os.fstat(file.fileno())
+            try:
+                data = file.read(MAX_INDEX + 1)
+            except OSError as e:
+                raise self._error(path, e) from e
+        digest = hashlib.sha256(data).hexdigest()
+        return data, f"{about.st_mtime_ns}-{about.st_size}-{digest}"
+
+    def _open(self, path: Path) -> BinaryIO:
+        """Open a regular file; never waits for a pipe or reads a device."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as e:
+            raise self._error(path, e) from e
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise PermanentError(
+                "is no regular file",
+                where=str(path),
+                fix="Put the file itself there; pipes, devices and folders are not read.",
+                code="E617",
+            )
+        return os.fdopen(fd, "rb")
+
+    def _error(self, path: Path, error: OSError) -> AgentError:
+        """A missing or forbidden file needs an operator; everything else may pass."""
+        why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError) and not self._root.is_dir():
+            return TransientError(
+                f"the folder {self._root} of registry `{self._name}` is not there",
+                fix="Mount the share or correct `url`.",
+                code="E620",
+            )
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return PermanentError(
+                "there is no such file", where=str(path), fix="Publish the model.", code="E617"
+            )
+        if isinstance(error, PermissionError):
+            return PermanentError(
+                f"cannot be read ({why})",
+                where=str(path),
+                fix="Let the user edge-agent read it.",
+                code="E622",
+            )
+        return TransientError(
+            f"cannot be read ({why})", where=str(path), fix="Check disk or mount.", code="E620"
+        )
