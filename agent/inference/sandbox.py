@@ -1,0 +1,87 @@
+"""What a worker may not do: open sockets, take all memory, outlive its daemon, dump core."""
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+import struct
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_SECCOMP: Final = 22
+_MODE_FILTER: Final = 2
+
+_LOAD_WORD: Final = 0x20
+_JUMP_EQUAL: Final = 0x15
+_JUMP_AT_LEAST: Final = 0x35
+_RETURN: Final = 0x06
+_ALLOW: Final = 0x7FFF0000
+_EPERM: Final = 0x00050001
+
+_NUMBERS: Final = {
+    "x86_64": (0xC000003E, (41, 42)),
+    "aarch64": (0xC00000B7, (198, 203)),
+}
+"""Machine -> AUDIT_ARCH and the numbers of socket() and connect() (linux/audit.h, unistd.h)."""
+
+_X32: Final = 0x40000000
+
+
+class _Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def enter(memory_bytes: int) -> list[str]:
+    """Give up what no model needs; returns what this machine could not enforce.
+
+    Args:
+        memory_bytes: Address space beyond what the process has now.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    missing: list[str] = []
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        missing.append("parent death signal")
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    except OSError:
+        missing.append("oom_score_adj")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = _address_space() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if not _no_sockets(libc):
+        missing.append("seccomp")
+    return missing
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _no_sockets(libc: ctypes.CDLL) -> bool:
+    """socket() and connect() -> EPERM, by a seccomp filter that nothing can take off again."""
+    known = _NUMBERS.get(platform.machine())
+    if known is None:
+        return False
+    arch, forbidden = known
+    n = len(forbidden)
+    steps = [
+        (_LOAD_WORD, 0, 0, 4),  # the architecture
+        (_JUMP_EQUAL, 0, n + 3, arch),  # another one: deny
+        (_LOAD_WORD, 0, 0, 0),  # the number of the call
+        (_JUMP_AT_LEAST, n + 1, 0, _X32),
+        *((_JUMP_EQUAL, n - i, 0, number) for i, number in enumerate(forbidden)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _EPERM),
+    ]
+    code = b"".join(struct.pack("<HBBI", *step) for step in steps)
+    program = _Program(len(steps), code)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    installed: int = libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0)
+    return installed == 0

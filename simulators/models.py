@@ -1,0 +1,209 @@
+"""Models made by script with plain onnx: a detector, and files that no gateway should die of."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+_OPSET: Final = 17
+_MARGIN: Final = 1.5
+
+
+def _float(name: str, value: Any) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, np.float32), name)
+
+
+def _int(name: str, value: Any) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, np.int64), name)
+
+
+def _info(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def _model(
+    nodes: Sequence[onnx.NodeProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    initializers: Sequence[onnx.TensorProto] = (),
+    rows: int | str = "w",
+    tags: int | str = "k",
+) -> bytes:
+    graph = helper.make_graph(
+        list(nodes), "g", [_info("window", ["b", rows, tags])], list(outputs), list(initializers)
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+    model.ir_version = 8
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def with_metadata(model: bytes, **facts: str) -> bytes:
+    """The model with entries in its ``metadata_props``."""
+    loaded = onnx.load_from_string(model)
+    for key, value in facts.items():
+        entry = loaded.metadata_props.add()
+        entry.key, entry.value = key, value
+    data: bytes = loaded.SerializeToString()
+    return data
+
+
+def tiny() -> bytes:
+    """Window (b, w, k) -> ``score`` (b,): the mean."""
+    return _model(
+        [helper.make_node("ReduceMean", ["window"], ["score"], axes=[1, 2], keepdims=0)],
+        [_info("score", ["b"])],
+    )
+
+
+def t2q_model(train: NDArray[np.float64], rows: int = 5) -> bytes:
+    """Hotelling's T2 and Q of a PCA: ``score`` above 1 is unlike anything in *train*.
+
+    Args:
+        train: (n, k) healthy rows, engineering units.
+        rows: Rows of a window; T2 and Q are the medians over them.
+
+    Returns:
+        A model window (b, rows, k) -> score, t2, q, each (b,). The limits are the greatest
+        medians seen in *train*, with a margin.
+    """
+    mean, deviation = train.mean(0), train.std(0)
+    deviation = np.where(deviation > 1e-9, deviation, 1.0)
+    z = (train - mean) / deviation
+    values, vectors = np.linalg.eigh(np.cov(z.T))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    explained = np.cumsum(values / values.sum())
+    m = min(int(np.searchsorted(explained, 0.85)) + 1, len(values) - 1)
+    principal = vectors[:, :m] / np.sqrt(values[:m])
+    residual = vectors[:, m:]
+    k = rows // 2 + 1
+    nodes = [
+        helper.make_node("Sub", ["window", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "deviation"], ["z"]),
+    ]
+    initializers = [_float("mean", mean), _float("deviation", deviation), _int("k", [k])]
+    initializers.append(_int("kth", k - 1))
+    for name, matrix in (("t2", principal), ("q", residual)):
+        nodes += [
+            helper.make_node("MatMul", ["z", f"{name}_m"], [f"{name}_p"]),
+            helper.make_node("ReduceSumSquare", [f"{name}_p"], [f"{name}_r"], axes=[2], keepdims=0),
+            helper.make_node("TopK", [f"{name}_r", "k"], [f"{name}_v", f"{name}_i"], axis=1),
+            helper.make_node("Gather", [f"{name}_v", "kth"], [name], axis=1),
+            helper.make_node("Div", [name, f"{name}_limit"], [f"{name}_n"]),
+        ]
+        limit = _greatest_median(((z @ matrix) ** 2).sum(1), rows) * _MARGIN
+        initializers += [_float(f"{name}_m", matrix), _float(f"{name}_limit", limit)]
+    nodes.append(helper.make_node("Max", ["t2_n", "q_n"], ["score"]))
+    outputs = [_info(o, ["b"]) for o in ("score", "t2", "q")]
+    return _model(nodes, outputs, initializers, rows, train.shape[1])
+
+
+def _greatest_median(values: NDArray[np.float64], rows: int) -> float:
+    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
+    return float(np.median(windows, axis=1).max())
+
+
+# What a registry may serve by mistake or malice (knowledge: hostile and broken files)
+
+
+def garbage() -> bytes:
+    """No model at all."""
+    return b"<html><body>502 Bad Gateway</body></html>"
+
+
+def nan() -> bytes:
+    """Loads, runs, and answers NaN."""
+    return _model(
+        [
+            helper.make_node("ReduceSumSquare", ["window"], ["s"], axes=[1, 2], keepdims=0),
+            helper.make_node("Sub", ["minus", "s"], ["negative"]),
+            helper.make_node("Log", ["negative"], ["score"]),
+        ],
+        [_info("score", ["b"])],
+        [_float("minus", -1.0)],
+    )
+
+
+def crash(limit: float | None = None) -> bytes:
+    """The smallest integer divided by -1: SIGFPE, the process dies (x86; ARM does not trap).
+
+    Args:
+        limit: Die only when the sum of the window is above it; None dies at every run.
+    """
+    nodes = [helper.make_node("ReduceSum", ["window", "axes"], ["sum"], keepdims=0)]
+    initializers = [_int("axes", [1, 2]), _int("least", -(2**63)), _int("minus", [-1])]
+    if limit is None:
+        nodes.append(helper.make_node("IsNaN", ["sum"], ["strange"]))
+        nodes.append(helper.make_node("Not", ["strange"], ["bad"]))
+    else:
+        initializers.append(_float("limit", limit))
+        nodes.append(helper.make_node("Greater", ["sum", "limit"], ["bad"]))
+    initializers.append(_int("one", [1]))
+    nodes += [
+        helper.make_node("Where", ["bad", "minus", "one"], ["by"]),
+        helper.make_node("Div", ["least", "by"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["score"], to=TensorProto.FLOAT),
+    ]
+    return _model(nodes, [_info("score", ["b"])], initializers)
+
+
+def endless() -> bytes:
+    """A loop that never ends: no answer, one core busy."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["more_in"], ["more"]),
+            helper.make_node("Sin", ["x_in"], ["x"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("more_in", TensorProto.BOOL, []),
+            _info("x_in", ["b"]),
+        ],
+        [helper.make_tensor_value_info("more", TensorProto.BOOL, []), _info("x", ["b"])],
+    )
+    return _model(
+        [
+            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Loop", ["", "true", "mean"], ["score"], body=body),
+        ],
+        [_info("score", ["b"])],
+        [numpy_helper.from_array(np.array(True), "true")],
+    )
+
+
+def out_of_memory() -> bytes:
+    """Asks for 4 TB at the first run."""
+    return _model(
+        [
+            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=1),
+            helper.make_node("Expand", ["mean", "shape"], ["huge"]),
+            helper.make_node("ReduceMean", ["huge"], ["score"], axes=[1, 2], keepdims=0),
+        ],
+        [_info("score", ["b"])],
+        [_int("shape", [1, 2**20, 2**20])],
+    )
+
+
+def external_data() -> bytes:
+    """Wants its weights from a file of the gateway."""
+    loaded = onnx.load_from_string(
+        _model(
+            [
+                helper.make_node("Add", ["window", "w"], ["sum"]),
+                helper.make_node("ReduceMean", ["sum"], ["score"], axes=[1, 2], keepdims=0),
+            ],
+            [_info("score", ["b"])],
+            [_float("w", [0.0] * 64)],
+        )
+    )
+    weights = loaded.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "/etc/passwd"), ("length", "256")):
+        entry = weights.external_data.add()
+        entry.key, entry.value = key, value
+    data: bytes = loaded.SerializeToString()
+    return data
