@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from agent.core.ports import Clock
 from agent.storage.database import FILE, Database, Found
-from agent.storage.writer import Op, Writer
+from agent.storage.retention import Op
+from agent.storage.writer import Writer
 
 _SELECT: Final = "SELECT n, at_ns, kind, actor, facts, prev, hash FROM audit ORDER BY n"
 _NAMES: Final = ("n", "at_ns", "kind", "actor", "facts", "prev", "hash")

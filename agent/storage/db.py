@@ -9,8 +9,8 @@ from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
 from agent.storage.journal import SqlJournal
+from agent.storage.retention import Limits
 from agent.storage.state import SqlState
-from agent.storage.writer import Limits
 
 
 @dataclass(frozen=True, slots=True)

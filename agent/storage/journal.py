@@ -1,6 +1,5 @@
 """The journal: every record goes in here, and comes out of here again when it was missed."""
 
-import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,19 @@ from agent.storage.audit import SqlAudit
 from agent.storage.database import Found
 from agent.storage.outbox import Key, Ledger, SinkOutbox
 from agent.storage.ranges import Marks, Ranges
-from agent.storage.rows import ALARMS, Owed, Reading, read_last
+from agent.storage.reading import Reading, read_last
+from agent.storage.retention import (
+    Limits,
+    Op,
+    Victim,
+    contiguous,
+    delete_alarms,
+    delete_blocks,
+    remember_gap,
+)
+from agent.storage.rows import ALARMS, Owed
 from agent.storage.state import SqlState
-from agent.storage.writer import Commit, Limits, Op, Victim, Writer
+from agent.storage.writer import Commit, Writer
 
 log = structlog.get_logger()
 
@@ -191,13 +200,13 @@ class SqlJournal:
 
     def evict(self, victims: list[Victim], reason: str) -> None:
         """The oldest rows must go: count who still waited for them, delete with the next commit."""
-        for run in _contiguous(victims):
+        for run in contiguous(victims):
             stream, epoch, first, last = *run[0].owed[:3], run[-1].owed[3]
             self._lose((stream, epoch, first, last), run[0].t0, run[-1].t1, reason)
             if stream == ALARMS:
-                op = _delete_alarms(epoch, first, last)
+                op = delete_alarms(epoch, first, last)
             else:
-                op = _delete_blocks([v.number for v in run])
+                op = delete_blocks([v.number for v in run])
             self.writer.later(("evict", stream, epoch, first), op)
         self._stats.add("journal.evicted_rows", sum(v.owed[3] - v.owed[2] + 1 for v in victims))
 
@@ -211,7 +220,7 @@ class SqlJournal:
                 self._stats.add("journal.dropped_rows", owed)
                 self._stats.add(f"sink/{outbox.name}.dropped_rows", owed)
                 gap = (outbox.name, stream, epoch, first, last, t0, t1, reason)
-                self.writer.later(("gap", *gap[:4]), _gap(gap))
+                self.writer.later(("gap", *gap[:4]), remember_gap(gap))
                 log.warning("rows.dropped", sink=outbox.name, stream=stream, rows=owed,
                             reason=reason)  # fmt: skip
         committed = self._ledger.committed.get(key)
@@ -238,52 +247,3 @@ class SqlJournal:
         """The commit that held them has failed."""
         for outbox, keys in cast(list[tuple[SinkOutbox, set[Key]]], token):
             outbox.dirty_again(keys)
-
-
-def _contiguous(victims: list[Victim]) -> list[list[Victim]]:
-    """Victims of one stream that follow each other: one gap, not many."""
-    found: dict[Key, list[list[Victim]]] = {}
-    for v in victims:
-        stream, epoch, first, _ = v.owed
-        runs = found.setdefault((stream, epoch), [])
-        if runs and runs[-1][-1].owed[3] + 1 == first:
-            runs[-1].append(v)
-        else:
-            runs.append([v])
-    return [run for runs in found.values() for run in runs]
-
-
-def _delete_blocks(numbers: list[int]) -> Op:
-    def op(conn: sqlite3.Connection) -> None:
-        conn.executemany("DELETE FROM blocks WHERE id = ?", [(n,) for n in numbers])
-
-    return op
-
-
-def _delete_alarms(epoch: int, first: int, last: int) -> Op:
-    def op(conn: sqlite3.Connection) -> None:
-        conn.execute(
-            "DELETE FROM alarms WHERE epoch = ? AND seq BETWEEN ? AND ?", (epoch, first, last)
-        )
-
-    return op
-
-
-def _gap(gap: tuple[str, str, int, int, int, int, int, str]) -> Op:
-    """A gap that follows the last one of its stream makes that one longer."""
-    sink, stream, epoch, first, last, _, t1, reason = gap
-
-    def op(conn: sqlite3.Connection) -> None:
-        longer = conn.execute(
-            "UPDATE gaps SET last = ?, t1 = ? WHERE sink = ? AND stream = ? AND epoch = ?"
-            " AND last = ? AND reason = ?",
-            (last, t1, sink, stream, epoch, first - 1, reason),
-        )
-        if longer.rowcount == 0:
-            conn.execute(
-                "INSERT INTO gaps(sink, stream, epoch, first, last, t0, t1, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                gap,
-            )
-
-    return op

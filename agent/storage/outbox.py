@@ -11,8 +11,10 @@ from typing import Any, Final
 from agent.core.ports import Clock, Lane, Stored
 from agent.storage.database import FILE, Extent, Found, extents
 from agent.storage.ranges import Marks, Ranges, first_without
-from agent.storage.rows import ALARMS, Owed, Reading, read_owed
-from agent.storage.writer import Op, Writer
+from agent.storage.reading import Reading, read_owed
+from agent.storage.retention import Op
+from agent.storage.rows import ALARMS, Owed
+from agent.storage.writer import Writer
 
 Key = tuple[str, int]
 """(stream, epoch)."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.storage.database import Found
-from agent.storage.writer import Op, Writer
+from agent.storage.retention import Op
+from agent.storage.writer import Writer
 
 
 class SqlState:

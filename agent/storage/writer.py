@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import math
+import os
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,8 @@ import structlog
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Clock, Stored
 from agent.storage.database import FILE, Database, Found, is_broken, open_database
-from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
+from agent.storage.retention import MANY, Limits, Op, Victim, find_victims
+from agent.storage.rows import Owed, delete_from, insert_alarm, insert_block, runs
 
 log = structlog.get_logger()
 
@@ -32,41 +34,16 @@ QUEUE_BYTES: Final = 64_000_000
 _RECORD_BYTES: Final = 500
 """What a record weighs besides its arrays."""
 
+_BLOCK: Final = 4096
 _STRETCH: Final = 4.0
 _WEAR_S: Final = 1800.0
 """Memory of the bytes written, s."""
 
-_VICTIMS: Final = 5000
-_MARGIN: Final = 8_000_000
-"""Bytes kept free inside the file when the disk is nearly full, so that it does not grow."""
+
+_NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
+"""What a record of wrong types raises on its way into the file."""
 
 Entry = tuple[Stored, Callable[[], None] | None]
-Op = Callable[[sqlite3.Connection], None]
-
-
-class Limits(Protocol):
-    """What the writer needs of the section ``journal``: seconds and bytes."""
-
-    @property
-    def commit_s(self) -> float: ...
-    @property
-    def keep_s(self) -> float: ...
-    @property
-    def max_size(self) -> int: ...
-    @property
-    def min_free(self) -> int: ...
-    @property
-    def wear_per_day(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """Rows that must go, oldest first: a block (*number* is its id) or an alarm event (-1)."""
-
-    number: int
-    owed: Owed
-    t0: int
-    t1: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +255,12 @@ class Writer:
         except (sqlite3.Error, OSError) as e:
             self._fail(e)
             return
+        if not self._ready.done() and os.statvfs(self._path.parent).f_bsize < _BLOCK:
+            log.warning(
+                "disk.small_blocks",
+                file=str(self._path),
+                fix="A full disk with blocks below 4 kB can kill the agent: format it with 4 kB.",
+            )
         self._broken = False
         self.names = (found.lineage, found.epoch)
         self._post(self._told.opened, found)
@@ -325,18 +308,25 @@ class Writer:
                     seen.add((s.stream, s.epoch))
                     delete_from(db, s)
         blocks = runs(batches)
-        for run in blocks:
-            insert_block(db, run)
-        for s in records:
-            if isinstance(s.record, AlarmEvent):
-                insert_alarm(db, s)
-        owed = [(r[0].stream, r[0].epoch, r[0].first, r[-1].last) for r in blocks]
-        owed += [
-            (s.stream, s.epoch, s.first, s.last)
-            for s in records
-            if isinstance(s.record, AlarmEvent)
+        alarms = [[s] for s in records if isinstance(s.record, AlarmEvent)]
+        return [
+            (run[0].stream, run[0].epoch, run[0].first, run[-1].last)
+            for insert, some in ((insert_block, blocks), (insert_alarm, alarms))
+            for run in some
+            if self._stored(insert, db, run)
         ]
-        return owed
+
+    def _stored(
+        self, insert: Callable[[Database, list[Stored]], None], db: Database, run: list[Stored]
+    ) -> bool:
+        """Write one run; one that is no data at all must not keep the others from the disk."""
+        try:
+            insert(db, run)
+        except _NO_DATA:
+            log.exception("record.unstorable", stream=run[0].stream, first=run[0].first)
+            self._post(self._told.dropped, run)
+            return False
+        return True
 
     def _pace(self, written: int, seconds: float) -> None:
         """Commit less often, up to four times, while the bytes of a day would be too many."""
@@ -361,26 +351,18 @@ class Writer:
         """Look for what must go; the loop says who still waited for it, the next commit deletes."""
         self._tidy_at = time.monotonic() + self._tidy_s
         try:
-            used, free_inside = db.space()
-            need = used - self._limits.max_size
-            reason = "size"
-            if shutil.disk_usage(self._path.parent).free < self._limits.min_free:
-                short = _MARGIN - free_inside
-                need, reason = (short, "disk") if short > need else (need, reason)
-            victims = _biggest(db, need) if need > 0 else []
-            if not victims and self._clock.state == "synced":
-                reason = "age"
-                victims = _oldest(db, self._clock.wall_ns() - int(self._limits.keep_s * 1e9))
+            free = shutil.disk_usage(self._path.parent).free
+            victims, reason = find_victims(db, self._limits, self._clock, free)
         except (sqlite3.Error, OSError) as e:
             self._fail(e)
             return
         if victims:
-            if len(victims) >= _VICTIMS:
+            if len(victims) >= MANY:
                 self._tidy_at = time.monotonic() + min(1.0, self._tidy_s)
             self._post(self._told.evict, victims, reason)
 
     def _post(self, tell: Callable[..., None], *facts: Any) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(tell, *facts)
 
 
@@ -401,44 +383,3 @@ def _resolve(waiter: Future[None]) -> None:
 def _weight(stored: Stored) -> int:
     record = stored.record
     return _RECORD_BYTES + (0 if isinstance(record, AlarmEvent) else record.v.nbytes)
-
-
-def _victims(db: Database, rows: Iterable[tuple[Any, ...]]) -> list[Victim]:
-    return [
-        Victim(i, (db.name(stream), epoch, first, last), t0, t1)
-        for i, stream, epoch, first, last, t0, t1 in rows
-    ]
-
-
-def _biggest(db: Database, need: int) -> list[Victim]:
-    """The oldest blocks that together give *need* bytes."""
-    rows: list[tuple[Any, ...]] = []
-    for *row, size in db.conn.execute(
-        "SELECT id, stream, epoch, first, last, t0, t1, length(data) FROM blocks"
-        " ORDER BY id LIMIT ?",
-        (_VICTIMS,),
-    ):
-        if need <= 0:
-            break
-        rows.append(tuple(row))
-        need -= size + 60
-    return _victims(db, rows)
-
-
-def _oldest(db: Database, before_ns: int) -> list[Victim]:
-    """Blocks and alarm events that ended before a time."""
-    rows: list[tuple[Any, ...]] = []
-    for row in db.conn.execute(
-        "SELECT id, stream, epoch, first, last, t0, t1 FROM blocks ORDER BY id LIMIT ?",
-        (_VICTIMS,),
-    ):
-        if row[6] >= before_ns:
-            break
-        rows.append(row)
-    return _victims(db, rows) + [
-        Victim(-1, (ALARMS, epoch, seq, seq), t, t)
-        for epoch, seq, t in db.conn.execute(
-            "SELECT epoch, seq, t FROM alarms WHERE t < ? ORDER BY epoch, seq LIMIT ?",
-            (before_ns, _VICTIMS),
-        )
-    ]

@@ -222,6 +222,38 @@ async def test_size_is_bounded(tmp_path):
         assert stats.values["journal.evicted_rows"] >= 150
 
 
+async def test_a_short_disk_stops_growth_only(tmp_path):
+    """Below `min_free` the journal makes room inside its file and keeps the latest rows."""
+    stats, wide = Stats(), TagSet(tuple(Tag(f"w/t{i}") for i in range(1000)))
+    rng = np.random.default_rng(1)
+    async with store(tmp_path, stats, min_free=10**18, tidy_s=0.0) as s:
+        for i in range(60):
+            t = T0 + np.arange(i * 10, i * 10 + 10)
+            q = np.full((10, 1000), 192, np.uint8)
+            s.journal.put(Batch("w", wide, t, rng.normal(size=(10, 1000)), q))
+            await s.journal.flush()
+        got = await s.journal.read("w", 1000)
+        assert got is not None
+        assert got.t[-1] == T0 + 599
+        assert stats.values["journal.evicted_rows"] > 0
+
+
+async def test_one_record_that_is_no_data(tmp_path):
+    """A record of wrong types is dropped and counted; those beside it are stored."""
+    stats = Stats()
+    async with store(tmp_path, stats) as s:
+        cloud = s.journal.outbox("cloud")
+        s.journal.put(rows(0, 2))
+        s.journal.put(replace(event(), value=object()))
+        s.journal.put(replace(event(1), t_ns=np.int64(T0)))
+        s.journal.put(event(2))
+        await s.journal.flush()
+        assert s.journal.durable
+        assert stats.values["journal.dropped_rows"] == 2
+        assert cloud.depth() == 3
+        assert [x.record for x in await cloud.owed(Lane.ALARM, 9)] == [event(2)]
+
+
 async def test_epoch_is_durable_before_use(tmp_path):
     """A run that wrote nothing and was never closed has used up its epoch all the same."""
     async with store(tmp_path) as s:

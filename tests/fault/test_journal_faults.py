@@ -232,6 +232,53 @@ async def test_a_disk_that_refuses_and_recovers(tmp_path):
         assert [int(v) for x in found for v in x.record.v[:, 0]] == list(range(put))
 
 
+FAILED_FSYNC = """
+import asyncio, sys
+from pathlib import Path
+from agent.core.ports import Lane
+from agent.core.stats import Stats
+from agent.storage.db import open_store
+from tests.contract.test_journal import rows, settings
+from tests.tools import ManualClock, until
+
+async def main(folder):
+    stats, kept = Stats(), []
+    async with open_store(Path(folder), settings(), ManualClock(), stats, "m", retry_s=0.1) as s:
+        s.journal.outbox("cloud")
+        refused = False
+        for i in range(20):
+            s.journal.put(rows(i), on_durable=lambda i=i: kept.append(i))
+            await s.journal.flush()
+            refused = refused or not s.journal.durable
+        await until(lambda: len(kept) == 20, 5)
+        print("said", refused, kept == list(range(20)))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("nth", [8, 13])
+async def test_a_failed_fsync_is_not_believed_the_second_time(tmp_path, nth):
+    """After a failed fsync the file is opened anew and the rows are written again, each once."""
+    inject = f"inject=fdatasync,fsync:error=EIO:when={nth}"
+    child = await asyncio.to_thread(
+        subprocess.run,
+        ["strace", "-f", "-qq", "-o", tmp_path / "trace", "-e", "trace=fdatasync,fsync",
+         "-e", inject, sys.executable, "-c", FAILED_FSYNC, tmp_path / "data"],
+        cwd=Path(__file__).resolve().parents[2],
+        env=os.environ | {"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )  # fmt: skip
+    assert "said True True" in child.stdout, child.stdout + child.stderr
+    async with store(tmp_path / "data") as s:
+        found = await s.journal.outbox("cloud").owed(Lane.HISTORY, 1000)
+        assert [int(v) for x in found for v in x.record.v[:, 0]] == list(range(20))
+
+
 @pytest.mark.root
 async def test_a_full_disk(tmp_path):
     """A full disk: alive, live only, and durable again as soon as there is room."""
@@ -270,22 +317,24 @@ def _fill(path):
             pass
 
 
-async def test_the_queue_is_bounded(tmp_path, monkeypatch):
+async def test_the_queue_is_bounded(tmp_path):
     """While the disk refuses, memory is bounded: the oldest rows go, and are counted."""
-    monkeypatch.setattr("agent.storage.writer.QUEUE_BYTES", 50_000)
     blocked = tmp_path / "data"
     blocked.write_text("not a folder")
-    stats = Stats()
+    stats, v, q = Stats(), np.zeros((1000, 500)), np.zeros((1000, 500), np.uint8)
+    tags = TagSet(tuple(Tag(f"n/t{j}") for j in range(500)))
     async with store(blocked, stats, retry_s=0.05) as s:
         cloud = s.journal.outbox("cloud")
-        for i in range(40):
-            s.journal.put(noise(i))
+        for i in range(40):  # 4 MB each
+            s.journal.put(Batch("n", tags, np.full(1000, T0 + i), v, q))
             await s.journal.flush()
-        assert cloud.depth() < 20
-        assert stats.values["journal.dropped_rows"] == 40 - cloud.depth()
+        assert 10_000 <= cloud.depth() <= 16_000
+        assert stats.values["journal.dropped_rows"] == 40_000 - cloud.depth()
         blocked.unlink()
         await until(lambda: s.journal.durable, 5)
         await s.journal.flush()
         (owed,) = await cloud.owed(Lane.HISTORY, 100)
-        assert owed.record.v[-1, 0] == 39
-        assert owed.last - owed.first + 1 == cloud.depth()
+        assert owed.first == 40_000 - cloud.depth()
+        last = await s.journal.read("n", 1)
+        assert last is not None
+        assert last.t[0] == T0 + 39
