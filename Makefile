@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc
 
-.PHONY: setup check test fault demo bench lock
+.PHONY: setup check test fault demo bench bench-book test-systemd lock
 
 setup: $(VENV)/.ready
 
@@ -20,9 +20,25 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/edge-agent check configs/*.yaml
 
 test: setup
 	$(BIN)/pytest -m "not slow and not bench"
+
+# Everything at once in one terminal. `make demo HEADLESS=1 FOR=60` asserts what arrived, and ends.
+demo: setup
+	$(BIN)/edge-agent demo $(if $(HEADLESS),--headless) $(if $(FOR),--for $(FOR))
+
+# Each fault many times, at random instants; the seed is printed.
+fault: setup
+	$(BIN)/pytest -m "slow" tests/fault
+
+bench: setup
+	$(BIN)/python -m benchmarks $(NAME)
+
+# The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
+test-systemd: setup
+	bash deploy/test-systemd.sh
 
 # Pins with versions only: no download addresses.
 lock: setup

@@ -98,6 +98,26 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One reason why a section cannot be, found by its own checks.
+
+    Attributes:
+        at: Keys below the section: ``("tags", "flow", "reg")``.
+    """
+
+    code: str
+    what: str
+    fix: str
+    at: tuple[str, ...] = ()
+
+
+def refuse(found: list[Refusal]) -> None:
+    """Refuse the section being validated, for every reason at once; nothing when there is none."""
+    if found:
+        raise PydanticCustomError("refused", "{what}", {"what": found[0].what, "refusals": found})
+
+
 class Secret(Section):
     """Where a secret is: ``{file: PATH}`` or ``{credential: NAME}`` (systemd), never inline."""
 

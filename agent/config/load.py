@@ -3,6 +3,7 @@
 import difflib
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -192,6 +193,10 @@ class _Validation:
     def _take(self, error: ValidationError, base: Path, cls: type[Section]) -> None:
         for detail in error.errors(include_url=False):
             path = base + tuple(p for p in detail["loc"] if p != "[key]")
+            if refusals := detail.get("ctx", {}).get("refusals"):
+                for r in refusals:
+                    self._problem(r.code, r.what, (*path, *r.at), r.fix, at_value=True)
+                continue
             self._problems.append(self._translate(detail, path, base, cls))
 
     def _translate(
@@ -217,6 +222,10 @@ class _Validation:
             choices = [c.strip(" '") for c in str(ctx["expected"]).replace(" or ", ",").split(",")]
             fix = _did_you_mean(str(value), choices) or f"Choose one of {', '.join(choices)}."
             problem = Problem("E103", f"{shown} is no `{key}`", fix=fix)
+        elif ctx.get("class_name") == "Secret":
+            what = f"`{key}` says where the secret is, never the secret itself"
+            fix = "Write `{file: PATH}` or `{credential: NAME}`."
+            problem = Problem("E121", what, fix=fix, secret=True)
         elif kind in _TYPE_WORDS:
             want = _TYPE_WORDS[kind]
             problem = Problem("E105", f"`{key}` must be {want}, not {shown}")
@@ -226,9 +235,9 @@ class _Validation:
             problem = Problem("E106", f"`{key}` must be {words} {ctx[bound]}{entries}, not {shown}")
         elif kind == "string_pattern_mismatch":
             fix = "Use letters, digits, `_`, `.` and `-` only: it becomes part of a topic."
-            return _placed(
-                document, path, Problem("E107", f"{shown} cannot stand in a topic", fix=fix)
-            )
+            problem = Problem("E107", f"{shown} cannot stand in a topic", fix=fix)
+            if "[key]" in detail["loc"]:
+                return _placed(document, path, problem)
         else:
             what = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             problem = Problem(str(ctx.get("code", "E108")), what, fix=str(ctx.get("fix", "")))
@@ -261,7 +270,7 @@ def _placed(document: Document, path: Path, problem: Problem, *, at_value: bool 
     while path and path not in places:
         path = path[:-1]
     place = places[path] if path else Place(1, 1, 1)
-    return Problem(problem.code, problem.what, place.line, place.column, place.width, problem.fix)
+    return replace(problem, line=place.line, column=place.column, width=place.width)
 
 
 def _describe(path: Path) -> str:

@@ -14,6 +14,7 @@ class Problem:
     Attributes:
         line, column: From 1, as editors count; 0 when the whole file is meant.
         width: Characters to underline.
+        secret: What stands there is never repeated.
     """
 
     code: str
@@ -22,6 +23,7 @@ class Problem:
     column: int = 0
     width: int = 1
     fix: str = ""
+    secret: bool = False
 
 
 class ConfigProblems(ConfigError):
@@ -47,7 +49,8 @@ class ConfigProblems(ConfigError):
     def as_json(self) -> list[dict[str, Any]]:
         """Every problem as plain data: code, file, line, column, what, fix."""
         return [
-            {"file": self.file} | {k: v for k, v in asdict(p).items() if k != "width"}
+            {"file": self.file}
+            | {k: v for k, v in asdict(p).items() if k not in {"width", "secret"}}
             for p in self.problems
         ]
 
@@ -59,6 +62,9 @@ def _render(file: str, lines: list[str], p: Problem) -> str:
         number = str(p.line)
         pad = " " * (len(number) + 1)
         line = lines[p.line - 1] if p.line <= len(lines) else ""
+        if p.secret:
+            end = p.column - 1 + p.width
+            line = line[: p.column - 1] + "*" * p.width + line[end:]
         text += [f"{pad} |", f" {number} | {line}"]
         text.append(f"{pad} | {' ' * (p.column - 1)}{'^' * max(1, p.width)}")
     else:

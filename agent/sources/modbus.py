@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.codecs.modbus_words import BYTES, Kind, Order, Words
 from agent.codecs.modbus_words import Field as WordField
-from agent.config.base import Context, Name, Number, Seconds, Section
+from agent.config.base import Context, Name, Number, Refusal, Seconds, Section, refuse
 from agent.core.batch import Batch
 from agent.core.ports import Emit
 from agent.core.quality import Quality
@@ -92,57 +92,44 @@ class ModbusConfig(Section):
 
     @model_validator(mode="after")
     def _holds(self) -> "ModbusConfig":
+        found: list[Refusal] = []
         for name, tag in self.tags.items():
-            if tag.class_ is not None and tag.class_ not in self.classes:
-                _fail(
-                    "E303",
-                    f"tag `{name}`: there is no scan class `{tag.class_}`",
-                    f"Add it under `classes:` (known: {', '.join(self.classes) or 'none'}).",
-                )
-            if tag.range_ is not None and tag.range_[0] > tag.range_[1]:
-                _fail(
-                    "E304",
-                    f"tag `{name}`: the range {list(tag.range_)} is upside down",
-                    "Write the lower limit first.",
-                )
-            bits = tag.table in {"coil", "discrete"}
-            if bits and tag.kind != "bool":
-                _fail(
-                    "E305",
-                    f"tag `{name}`: a {tag.table} is one bit, not {tag.kind}",
-                    "Remove `as:`.",
-                )
-            if tag.kind == "bool" and not bits and tag.bit is None:
-                _fail(
-                    "E305",
-                    f"tag `{name}`: which bit of the register?",
-                    "Add `bit: 0` .. `bit: 15`.",
-                )
-            first = self.address(name)[1]
-            if first + self._width(tag) > 0x10000:
-                _fail(
-                    "E302",
-                    f"tag `{name}`: wire address {first} and its {self._width(tag)} registers "
-                    "reach beyond 65535",
-                    "Correct `reg:`.",
-                )
-            if self._width(tag) > self.max_registers:
-                _fail(
-                    "E306",
-                    f"tag `{name}` needs {self._width(tag)} registers, `max_registers` is "
-                    f"{self.max_registers}",
-                    "Raise `max_registers`: a value is never read in two halves.",
-                )
+            try:
+                self._check_tag(name, tag)
+            except _TagError as e:
+                found.append(e.refusal)
         if self.once_per is not None and self.once_per not in self.tags:
-            _fail(
-                "E307",
-                f"`once_per` names no tag of this device: `{self.once_per}`",
-                f"Known tags: {', '.join(list(self.tags)[:5])}.",
-            )
+            known = f"Known tags: {', '.join(list(self.tags)[:5])}."
+            what = f"`once_per` names no tag of this device: `{self.once_per}`"
+            found.append(Refusal("E307", what, known, ("once_per",)))
+        refuse(found)
         return self
 
-    @staticmethod
-    def _width(tag: ModbusTag) -> int:
+    def _check_tag(self, name: str, tag: ModbusTag) -> None:
+        if tag.class_ is not None and tag.class_ not in self.classes:
+            known = f"Add it under `classes:` (known: {', '.join(self.classes) or 'none'})."
+            _fail("E303", f"there is no scan class `{tag.class_}`", known, name, "class")
+        if tag.range_ is not None and tag.range_[0] > tag.range_[1]:
+            what = f"the range {list(tag.range_)} is upside down"
+            _fail("E304", what, "Write the lower limit first.", name, "range")
+        bits = tag.table in {"coil", "discrete"}
+        if bits and tag.kind != "bool":
+            what = f"a {tag.table} is one bit, not {tag.kind}"
+            _fail("E305", what, "Remove `as:`.", name, "as")
+        if tag.kind == "bool" and not bits and tag.bit is None:
+            _fail("E305", "which bit of the register?", "Add `bit: 0` .. `bit: 15`.", name, "as")
+        first, width = self.address(name)[1], self.width(name)
+        if first + width > 0x10000:
+            what = f"wire address {first} and its {width} registers reach beyond 65535"
+            _fail("E302", what, "Correct `reg:`.", name, "reg")
+        if width > self.max_registers:
+            what = f"tag `{name}` needs {width} registers, `max_registers` is {self.max_registers}"
+            fix = "Raise `max_registers`: a value is never read in two halves."
+            _fail("E306", what, fix, name, "as")
+
+    def width(self, name: str) -> int:
+        """Registers (or bits) that a tag takes."""
+        tag = self.tags[name]
         return 1 if tag.table in {"coil", "discrete"} else BYTES[tag.kind] // 2
 
     def address(self, name: str) -> tuple[Table, int]:
@@ -151,31 +138,24 @@ class ModbusConfig(Section):
         try:
             number = int(tag.reg, 16) if isinstance(tag.reg, str) else tag.reg
         except ValueError:
-            _fail(
-                "E302",
-                f"tag `{name}`: `{tag.reg}` is no register",
-                "Write a number, or hex as 0x10.",
-            )
+            fix = "Write a number, or hex as 0x10."
+            raise _TagError("E302", f"`{tag.reg}` is no register", fix, name, "reg") from None
         if self.addressing in {"modicon5", "modicon6"} and not isinstance(tag.reg, str):
             return self._display(name, number)
         first = number - (1 if self.addressing == "one_based" else 0)
         if first < 0:
-            _fail(
-                "E302",
-                f"tag `{name}`: register {number} does not exist when counting from 1",
+            what = f"register {number} does not exist when counting from 1"
+            fix = (
                 "The first register is `reg: 1`; "
-                "if the manual counts from 0, write `addressing: zero_based`.",
+                "if the manual counts from 0, write `addressing: zero_based`."
             )
-        if first > 0xFFFF or (
-            40001 <= number <= 49999 and tag.table == "holding" and self.addressing == "zero_based"
-        ):
-            _fail(
-                "E302",
-                f"tag `{name}`: {number} is a display number; on the wire holding registers "
-                f"start at 0",
-                f"Write `reg: {number - 40001 if number < 400001 else number - 400001}`, "
-                "or `addressing: modicon5` for the device.",
-            )
+            _fail("E302", what, fix, name, "reg")
+        display = 40001 <= number <= 49999 and tag.table == "holding"
+        if first > 0xFFFF or (display and self.addressing == "zero_based"):
+            what = f"{number} is a display number; on the wire holding registers start at 0"
+            wire = number - (40001 if number < 400001 else 400001)
+            fix = f"Write `reg: {wire}`, or `addressing: modicon5` for the device."
+            _fail("E302", what, fix, name, "reg")
         return tag.table, first
 
     def _display(self, name: str, number: int) -> tuple[Table, int]:
@@ -183,13 +163,12 @@ class ModbusConfig(Section):
         unit = 10_000 if self.addressing == "modicon5" else 100_000
         digit, first = divmod(number, unit)
         if digit not in _DISPLAY or first == 0:
-            _fail(
-                "E302",
-                f"tag `{name}`: {number} is no {self.addressing} number",
+            fix = (
                 f"Holding registers are {4 * unit + 1} and up, inputs {3 * unit + 1}, "
                 f"discrete inputs {unit + 1}, coils 1; "
-                "a plain wire address needs `addressing: zero_based`.",
+                "a plain wire address needs `addressing: zero_based`."
             )
+            _fail("E302", f"{number} is no {self.addressing} number", fix, name, "reg")
         return _DISPLAY[digit], first - 1
 
     @property
@@ -224,8 +203,16 @@ class ModbusConfig(Section):
         return ModbusSource(name, self, ctx)
 
 
-def _fail(code: str, what: str, fix: str) -> Any:
-    raise PydanticCustomError("modbus", "{what}", {"what": what, "code": code, "fix": fix})
+class _TagError(Exception):
+    """A tag that cannot be."""
+
+    def __init__(self, code: str, what: str, fix: str, tag: str, key: str) -> None:
+        super().__init__(what)
+        self.refusal = Refusal(code, what, fix, ("tags", tag, key))
+
+
+def _fail(code: str, what: str, fix: str, tag: str, key: str) -> None:
+    raise _TagError(code, what, fix, tag, key)
 
 
 def _stream(device: str, cls: str | None) -> str:
@@ -356,7 +343,7 @@ def _requests(config: ModbusConfig, names: list[str]) -> tuple[list[Read], list[
     spans: dict[Table, list[Span]] = {}
     for name in names:
         table, first = config.address(name)
-        spans.setdefault(table, []).append(Span(first, config._width(config.tags[name])))  # noqa: SLF001
+        spans.setdefault(table, []).append(Span(first, config.width(name)))
     reads: list[Read] = []
     where: list[tuple[Table, Span, int]] = []
     at = 0
