@@ -61,11 +61,17 @@ class Script:
         return cls(min(15.0, whole / 4), min(35.0, whole / 2), end_s, headless)
 
 
+def warm_plant(run: int) -> Plant:
+    """The demo's machines, running long enough to be warm."""
+    plant = Plant(len(PUMPS), noise_seed=run)
+    plant.advance(600.0)
+    return plant
+
+
 def training(seconds: float, run: int) -> NDArray[np.float64]:
     """What healthy pumps measure: float64 (rows, columns of `INPUTS`), all pumps together."""
     columns = [i for i, (name, *_) in enumerate(SENSORS) if name in INPUTS]
-    plant = Plant(len(PUMPS), noise_seed=run)
-    plant.record(600.0, 10.0)
+    plant = warm_plant(run)
     return np.concatenate(list(plant.record(seconds, POLL_S)[:, :, columns].transpose(1, 0, 2)))
 
 
@@ -121,9 +127,9 @@ class Stage:
 @asynccontextmanager
 async def stage(folder: Path) -> AsyncIterator[Stage]:
     """Start everything; end everything, in reverse order."""
-    plant = Plant(len(PUMPS), noise_seed=99)
+    plant = warm_plant(99)
     with RegistryServer() as registry, Broker() as broker, Collector(broker.url, "#") as collector:
-        registry.publish(MODEL, "1", models.t2q_model(training(900.0, 1)))
+        registry.publish(MODEL, "1", models.t2q_model(training(1800.0, 1)))
         async with ModbusServer(plant.images) as server:
             path = folder / "edge-agent.yaml"
             text = config(folder / "data", server.url, broker.url, registry.url)
@@ -142,10 +148,10 @@ async def tell(on: Stage, script: Script, watch: Watch) -> None:
     """Let the story happen, and show it, until its end."""
     loop = asyncio.get_running_loop()
     begun_s, seen, told = loop.time(), 0, 0
-    second = await asyncio.to_thread(lambda: models.t2q_model(training(1800.0, 2)))
+    second = await asyncio.to_thread(lambda: models.t2q_model(training(3600.0, 2)))
     published = False
     screen = not script.headless and sys.stdout.isatty()
-    fault = Event(on.plant.now_s + script.fault_s, FAULTY, "bearing", ramp_s=6.0)
+    fault = Event(on.plant.now_s + script.fault_s, FAULTY, "bearing", severity=0.4, ramp_s=10.0)
     on.plant.timeline = Timeline([fault])
     while True:
         now_s = loop.time() - begun_s

@@ -43,9 +43,7 @@ async def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
     env = os.environ | {"TMPDIR": str(tmp_path)}
     log = tmp_path / "out"
     with log.open("w") as file:
-        demo = subprocess.Popen(  # noqa: ASYNC220 - it is what is tested
-            [*DEMO, "--for", "60"], stdout=file, stderr=file, env=env
-        )
+        demo = subprocess.Popen([*DEMO, "--for", "60"], stdout=file, stderr=file, env=env)
     try:
         await until(lambda: "listen along" in log.read_text(), 20.0)
         family = psutil.Process(demo.pid).children(recursive=True)
