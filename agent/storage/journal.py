@@ -13,7 +13,7 @@ from agent.core.ports import Clock, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
 from agent.storage.database import Found
-from agent.storage.outbox import Key, Ledger, SinkOutbox
+from agent.storage.outbox import FIRST, Key, Ledger, SinkOutbox
 from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
 from agent.storage.retention import (
@@ -80,7 +80,7 @@ class SqlJournal:
         else:
             stream, n, lane = record.stream, len(record.t), Lane.LIVE
             t_ns = int(record.t[0]) if n else 0
-        first = ledger.next.get(stream, 0)
+        first = ledger.next.get(stream, FIRST)
         stored = Stored(
             stream,
             self.lineage,

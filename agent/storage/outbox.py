@@ -24,6 +24,10 @@ Lose = Callable[[Owed, int, int, str], None]
 _TRIES: Final = 64
 
 
+FIRST: Final = 1
+"""Rows of each stream and epoch are numbered from 1."""
+
+
 class Ledger:
     """Which rows there are. All of it is in memory and belongs to the loop.
 
@@ -54,8 +58,8 @@ class Ledger:
     def rows(self, key: Key) -> Ranges:
         """Every row of *key* that exists: committed, or put in this run."""
         rows = Ranges(self.committed.get(key, ()))
-        if key[1] == self.epoch and self.next.get(key[0]):
-            start = next(iter(rows))[0] if rows else 0
+        if key[1] == self.epoch and self.next.get(key[0], FIRST) > FIRST:
+            start = next(iter(rows))[0] if rows else FIRST
             rows.add(start, self.next[key[0]] - 1)
         return rows
 

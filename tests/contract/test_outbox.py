@@ -50,7 +50,7 @@ async def test_epochs_are_delivered_in_order(tmp_path):
         await s.journal.flush()
         assert cloud.depth() == 6
         found = await _all(cloud)
-    assert [(x.epoch, x.first, x.last) for x in found] == [(1, 0, 2), (2, 0, 2)]
+    assert [(x.epoch, x.first, x.last) for x in found] == [(1, 1, 3), (2, 1, 3)]
 
 
 async def test_live_rows_are_not_owed(tmp_path):
@@ -62,10 +62,10 @@ async def test_live_rows_are_not_owed(tmp_path):
         cloud.claim(b)
         cloud.ack(a)
         await s.journal.flush()
-        assert [(x.first, x.last) for x in await _all(cloud)] == [(2, 2)]
+        assert [(x.first, x.last) for x in await _all(cloud)] == [(3, 3)]
         cloud.release(b)
-        cloud.release(replace(c, first=2, last=2))
-        assert [(x.first, x.last) for x in await _all(cloud)] == [(1, 2)]
+        cloud.release(replace(c, first=3, last=3))
+        assert [(x.first, x.last) for x in await _all(cloud)] == [(2, 3)]
         assert cloud.depth() == 2
 
 
@@ -77,7 +77,7 @@ async def test_wide_ack_covers_rows_held_back(tmp_path):
         s.journal.put(event())
         for x in put:
             cloud.claim(x)
-        cloud.ack(replace(put[4], first=0))
+        cloud.ack(replace(put[4], first=1))
         assert cloud.depth() == 1
         await s.journal.flush()
         assert await _all(cloud) == []
@@ -120,7 +120,7 @@ async def test_acks_survive(tmp_path):
         assert cloud.depth() == 5
         assert cloud.oldest_ns() is not None
         found = await _all(cloud)
-        assert [(x.first, x.last) for x in found] == [(3, 4), (6, 8)]
+        assert [(x.first, x.last) for x in found] == [(4, 5), (7, 9)]
         for x in found:
             cloud.ack(x)
             cloud.ack(x)
@@ -142,7 +142,7 @@ async def test_sinks_are_apart(tmp_path):
     async with store(tmp_path) as s:
         assert s.journal.outbox("a").depth() == 4
         late, later = s.journal.outbox("late"), s.journal.outbox("later")
-        assert [(x.first, x.last) for x in await _all(late)] == [(4, 5)]
+        assert [(x.first, x.last) for x in await _all(late)] == [(5, 6)]
         assert (await _all(later), later.depth()) == ([], 0)
 
 
@@ -172,9 +172,9 @@ async def test_other_tags_are_another_record(tmp_path):
         await s.journal.flush()
         found = await _all(cloud)
     assert [(x.first, x.last, x.record.tags.tags[0].unit) for x in found] == [
-        (0, 1, "L/min"),
-        (2, 3, "m3/h"),
-        (4, 5, "L/min"),
+        (1, 2, "L/min"),
+        (3, 4, "m3/h"),
+        (5, 6, "L/min"),
     ]
 
 
@@ -190,4 +190,4 @@ async def test_a_wide_stream_has_short_records(tmp_path):
         await s.journal.flush()
         found = await _all(cloud, limit=600)
     assert [len(x.record) for x in found] == [100, 100, 100]
-    assert [x.first for x in found] == [0, 100, 200]
+    assert [x.first for x in found] == [1, 101, 201]

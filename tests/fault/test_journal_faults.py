@@ -39,7 +39,7 @@ async def test_no_folder_then_a_folder(tmp_path):
         await until(lambda: s.journal.durable and durable, 5)
         assert stats.values["journal.durable"] == 1.0
         (owed,) = await cloud.owed(Lane.HISTORY, 5)
-        assert (owed.epoch, owed.lineage, owed.first) == (put.epoch, put.lineage, 0)
+        assert (owed.epoch, owed.lineage, owed.first) == (put.epoch, put.lineage, 1)
         await s.journal.flush()
         assert await s.audit.verify() == ""
         assert len(await s.audit.rows()) == 1
@@ -141,9 +141,9 @@ async def test_a_damaged_block_is_quarantined(tmp_path):
             s.journal.put(rows(i * 2, 2))
             await s.journal.flush()
     with sqlite3.connect(tmp_path / "journal.db") as db:
-        (blob,) = db.execute("SELECT data FROM blocks WHERE first = 2").fetchone()
+        (blob,) = db.execute("SELECT data FROM blocks WHERE first = 3").fetchone()
         bad = blob[:20] + bytes([blob[20] ^ 1]) + blob[21:]
-        db.execute("UPDATE blocks SET data = ? WHERE first = 2", (bad,))
+        db.execute("UPDATE blocks SET data = ? WHERE first = 3", (bad,))
     db.close()
     stats = Stats()
     async with store(tmp_path, stats) as s:
@@ -158,7 +158,7 @@ async def test_a_damaged_block_is_quarantined(tmp_path):
         assert got is not None
         assert got.v[:, 0].tolist() == [0, 1, 4, 5]
     with sqlite3.connect(tmp_path / "journal.db") as db:
-        assert db.execute("SELECT first, last, data FROM quarantine").fetchall() == [(2, 3, bad)]
+        assert db.execute("SELECT first, last, data FROM quarantine").fetchall() == [(3, 4, bad)]
         assert db.execute("SELECT reason FROM gaps").fetchall() == [("corrupt",)]
     db.close()
 
@@ -334,7 +334,7 @@ async def test_the_queue_is_bounded(tmp_path):
         await until(lambda: s.journal.durable, 5)
         await s.journal.flush()
         (owed,) = await cloud.owed(Lane.HISTORY, 100)
-        assert owed.first == 40_000 - cloud.depth()
+        assert owed.first == 40_000 - cloud.depth() + 1
         last = await s.journal.read("n", 1)
         assert last is not None
         assert last.t[0] == T0 + 39
