@@ -17,8 +17,8 @@ from agent.core.tag import Tag, TagSet
 from agent.runtime.clock import SystemClock
 from agent.sinks.mqtt_json import MqttJsonConfig
 from simulators.broker import Broker, Collector
-from simulators.messages import violations
 from simulators.proxy import Proxy
+from tests.contracts import problems
 from tests.tools import until
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -88,7 +88,7 @@ async def test_every_kind_of_message_keeps_the_contract(ctx):
         topics = {m.topic.removeprefix("north/g1/") for m in seen.messages}
         assert topics == {"_status", "_alarms", "_birth/pump1", "data/pump1", "history/pump1",
                           "_model/p1", "_alarm/hot"}  # fmt: skip
-        assert [v for m in seen.messages for v in violations(m.topic, m.payload)] == []
+        assert [v for m in seen.messages for v in problems(m.topic, m.payload)] == []
         assert seen.json("north/g1/_status")[-1]["online"] is False
         (history,) = [m for m in seen.messages if "history" in m.topic]
         assert history.content_type == "application/json+zlib"
