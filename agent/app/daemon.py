@@ -1,0 +1,413 @@
+"""The daemon: opens what lasts, runs what the configuration asks for, ends in order."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agent import __version__
+from agent.app import plan
+from agent.app.boot import Loaded, accept, boot, keep
+from agent.app.status import status
+from agent.config.base import Context
+from agent.config.load import ConfigProblems
+from agent.config.schema import ModelSection, SelfSection
+from agent.core.errors import ConfigError, PermanentError
+from agent.core.history import History
+from agent.core.ports import Artifact, Clock, LoadedModel, Registry
+from agent.core.stats import Stats
+from agent.core.window import CountWindow, last_rows
+from agent.inference.host import WorkerHost
+from agent.registries.download import download
+from agent.runtime.clock import SystemClock, machine_id
+from agent.runtime.control import Control, Peer, Verb, socket_path
+from agent.runtime.pipeline import Pipeline
+from agent.runtime.rollout import ModelChoice, Rollout
+from agent.runtime.schedule import Schedule
+from agent.runtime.scoring import Scoring
+from agent.runtime.systemd import Pulse, notify
+from agent.runtime.thin import Thin
+from agent.runtime.units import Backoff, Diff, Layer, State, Units
+from agent.runtime.uplink import Uplink
+from agent.sources.internal import Internal
+from agent.storage.artifacts import FileArtifacts
+from agent.storage.db import Store, open_store
+
+log = structlog.get_logger()
+
+SCORING_DRAIN_S: Final = 2.0
+UPLINK_DRAIN_S: Final = 10.0
+TRIAL_WINDOWS: Final = 8
+"""Stored windows on which a candidate is tried."""
+
+
+async def serve(config_path: Path) -> int:
+    """Run until told to end; the exit code (0, 78 for a refused file, 70 for a defect)."""
+    try:
+        loaded = boot(config_path)
+    except ConfigProblems as problems:
+        sys.stderr.write(problems.render() + "\n")
+        return 78
+    data_dir = Path(loaded.settings.data_dir)
+    _make(data_dir)
+    clock, stats = SystemClock(), Stats()
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(
+            open_store(data_dir, loaded.settings.journal, clock, stats, machine_id())
+        )
+        daemon = Daemon(loaded, store, clock, stats)
+        await daemon.run(stack)
+    return 0
+
+
+def _make(data_dir: Path) -> None:
+    """A folder that cannot be made is no reason to stop: the journal says so itself."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        log.error("data_dir.missing", path=str(data_dir), error=str(e))  # noqa: TRY400
+
+
+class Daemon:
+    """Everything that runs, and how it is put together."""
+
+    def __init__(self, loaded: Loaded, store: Store, clock: Clock, stats: Stats) -> None:
+        self.loaded, self.store, self.clock, self.stats = loaded, store, clock, stats
+        settings = loaded.settings
+        root = f"{settings.gateway.prefix}/{settings.gateway.id}"
+        self._data_dir = Path(settings.data_dir)
+        self.ctx = Context(clock, stats, settings.gateway.id, root, self._data_dir)
+        self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
+        self.since_ns = self.loaded_ns
+        self.pipeline = Pipeline(store.journal, store.state, clock, stats)
+        self.host = WorkerHost(stats, clock)
+        self.host.on_quarantine = self._quarantined
+        self.scoring = Scoring(self.host, self.pipeline.emit, self._history, clock, stats)
+        self.pipeline.arrivals = self.scoring
+        self.schedule = Schedule()
+        self.rollout = Rollout(
+            FileArtifacts(self._data_dir / "models"),
+            store.state,
+            store.audit,
+            trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
+            switch=self._switch,
+            windows=self._windows,
+            registries=self._registry,
+            download=download,
+            downloads=self._data_dir / "downloads",
+            clock=clock,
+            stats=stats,
+            withdraw=self.scoring.deactivate,
+        )
+        self.control = Control(socket_path(self._data_dir), self._verbs(), store.audit)
+        self.pulse = Pulse(clock, stats, lambda: "")
+        self.sources: dict[str, Any] = {}
+        self.uplinks: dict[str, Uplink] = {}
+        self.units: Units
+        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._applying = asyncio.Lock()
+
+    async def run(self, stack: AsyncExitStack) -> None:
+        """Start, wait for the signal to end, end in order."""
+        await stack.enter_async_context(self.host)
+        await stack.enter_async_context(self.schedule)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        async with asyncio.TaskGroup() as tg:
+            self.units = Units(tg, self.clock, Backoff(cap_s=30.0))
+            await self._apply(self.loaded)
+            if not self.loaded.last_good:
+                keep(self.loaded)
+            log.info("agent.ready", version=__version__, config=str(self.loaded.path),
+                     epoch=self.store.journal.epoch)  # fmt: skip
+            notify("READY=1", self._status_line())
+            await self._stop.wait()
+            notify("STOPPING=1")
+            await self._shut_down()
+
+    def _end(self) -> None:
+        """First signal: end in order. Second: do not wait for the far end."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _hangup(self) -> None:
+        job = asyncio.ensure_future(self._reload_by_signal())
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _reload_by_signal(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as e:
+            log.error("config.refused", error=str(e))  # noqa: TRY400
+
+    async def reload(self) -> Diff:
+        """Take over the file as it is now; `ConfigError` leaves everything running."""
+        notify("RELOADING=1", f"MONOTONIC_USEC={int(self.clock.mono_s() * 1e6)}")
+        try:
+            async with self._applying:
+                loaded = accept(self.loaded.path)
+                if loaded.settings.data_dir != self.loaded.settings.data_dir:
+                    raise ConfigError(
+                        f"data_dir cannot change while running "
+                        f"({self.loaded.settings.data_dir} -> {loaded.settings.data_dir})",
+                        where=str(loaded.path),
+                        fix="Restart the service to change it.",
+                        code="E109",
+                    )
+                diff = await self._apply(loaded)
+                keep(loaded)
+        finally:
+            notify("READY=1", self._status_line())
+        facts = {"digest": loaded.digest, "added": diff.added, "changed": diff.changed}
+        await self.store.audit.write("config.applied", "agent", facts | {"removed": diff.removed})
+        return diff
+
+    async def _apply(self, loaded: Loaded) -> Diff:
+        """Make what runs equal to *loaded*. Units start after this returns to the loop, so the
+        pipeline is wired before their first batch.
+        """
+        old = self.loaded.settings
+        self.loaded, self.loaded_ns = loaded, self.clock.wall_ns()
+        settings = loaded.settings
+        if settings.gateway != old.gateway:
+            root = f"{settings.gateway.prefix}/{settings.gateway.id}"
+            self.ctx = Context(self.clock, self.stats, settings.gateway.id, root, self._data_dir)
+        diff = await self.units.apply(plan.units(settings, self))
+        for name in self.uplinks.keys() - settings.sinks.keys():
+            del self.uplinks[name]
+            self.pipeline.outlets.pop(name, None)
+        for name in self.sources.keys() - settings.devices.keys() - {"agent"}:
+            del self.sources[name]
+        self.pipeline.rewire(plan.wiring(settings), plan.streams(settings))
+        return diff
+
+    async def _shut_down(self) -> None:
+        """Sources first, then what they fed; the uplinks may finish if the far end is there."""
+        running = {
+            n: r.unit
+            for n, r in self.units.running.items()
+            if r.state in {State.RUNNING, State.BACKOFF}
+        }
+        models = {n: u for n, u in running.items() if u.layer <= Layer.MODEL}
+        await self.units.apply(models)
+        await self.scoring.drain(SCORING_DRAIN_S)
+        await self.units.apply({n: u for n, u in running.items() if u.layer is Layer.SINK})
+        await self.store.journal.flush()
+        await self._drain_uplinks()
+        await self.units.apply({})
+
+    async def _drain_uplinks(self) -> None:
+        for uplink in self.uplinks.values():
+            uplink.hurry = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(UPLINK_DRAIN_S):
+                while any(u.connected and u.depth() for u in self.uplinks.values()):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._hurry.wait(), 0.02)
+                        return
+
+    async def housekeeping(self) -> None:
+        """Each second: the rate of the pipeline, a look at the clock, the line for systemd."""
+        rows, at_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
+        while True:
+            await asyncio.sleep(1.0)
+            now_rows, now_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
+            self.stats.set("pipeline.rows_per_s", (now_rows - rows) / max(now_s - at_s, 1e-3))
+            rows, at_s = now_rows, now_s
+            for name, uplink in self.uplinks.items():
+                self.stats.set(f"sink/{name}.depth", uplink.depth())
+                self.stats.set(f"sink/{name}.oldest_age_s", uplink.oldest_age_s())
+            notify(self._status_line())
+
+    def _status_line(self) -> str:
+        waiting = sum(u.depth() for u in self.uplinks.values())
+        good = " (last good configuration)" if self.loaded.last_good else ""
+        return f"STATUS={len(self.loaded.settings.devices)} devices, {waiting} rows to send{good}"
+
+    # What the units run
+
+    def run_internal(self, section: SelfSection) -> Callable[[], Awaitable[None]]:
+        """The agent's own numbers as a source."""
+
+        async def run() -> None:
+            await Internal(self.ctx, section.period_s).run(self.pipeline.emit)
+
+        return run
+
+    def run_source(self, name: str, section: Any) -> Callable[[], Awaitable[None]]:
+        """A device: built anew at each start, so that a failed one begins clean."""
+
+        async def run() -> None:
+            self.sources[name] = source = section.build(name, self.ctx)
+            await source.run(self.pipeline.emit)
+
+        return run
+
+    def run_sink(self, name: str, section: Any) -> Callable[[], Awaitable[None]]:
+        """An uplink, and its place among the pipeline's outlets."""
+        uplink: Uplink | None = None
+
+        async def run() -> None:
+            nonlocal uplink
+            uplink = uplink or self._uplink(name, section)
+            self.uplinks[name] = self.pipeline.outlets[name] = uplink
+            await uplink.run()
+
+        return run
+
+    def _uplink(self, name: str, section: Any) -> Uplink:
+        sink = section.build(name, self.ctx)
+        return Uplink(
+            name,
+            lambda: sink,
+            self.store.journal,
+            self.clock,
+            self.stats,
+            thin=Thin() if section.report == "change" else None,
+            history_rate=section.history_rate,
+            facts=self._facts,
+            alarms=lambda: list(self.pipeline.alarms.active.values()),
+        )
+
+    def _facts(self) -> Mapping[str, Any]:
+        """What the retained status says."""
+        journal = self.store.journal
+        return {
+            "config": self.loaded.digest,
+            "version": __version__,
+            "clock": self.clock.state,
+            "durable": journal.durable,
+            "lineage": journal.lineage,
+        }
+
+    def run_model(self, name: str, section: ModelSection) -> Callable[[], Awaitable[None]]:
+        """A model: the version that was active goes back into service, then its registry rules."""
+
+        async def run() -> None:
+            choice = plan.choice(name, section)
+            try:
+                await self.rollout.start(choice)
+                if section.registry is not None:
+                    self.schedule.every(
+                        section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
+                    )
+                await asyncio.Event().wait()
+            finally:
+                self.schedule.remove(f"poll/{name}")
+                self.scoring.deactivate(name)
+
+        return run
+
+    # What the rollout asks
+
+    def _history(self, stream: str) -> History | None:
+        channel = self.pipeline.channels.get(stream)
+        return channel.history if channel is not None else None
+
+    def _registry(self, name: str) -> Registry:
+        section: Any = self.loaded.settings.registries[name]
+        registry: Registry = section.build(name, self.ctx)
+        return registry
+
+    async def _switch(self, model: str, artifact: Artifact, data: bytes) -> LoadedModel | None:
+        """Load beside the version in service, then swap between two windows."""
+        if model not in self.loaded.settings.models:
+            return None
+        loaded = await self.host.load(artifact.digest, data)
+        before = {lane.origin.digest for lane in self.scoring.lanes.values()}
+        self.scoring.activate(artifact, loaded, plan.instances(self.loaded.settings, model))
+        after = {lane.origin.digest for lane in self.scoring.lanes.values()}
+        for digest in before - after:
+            await self.host.unload(digest)
+        return loaded
+
+    async def _windows(self, choice: ModelChoice) -> NDArray[np.float32] | None:
+        """Stored windows of the model's instances, float32 (b, w, k); None without history."""
+        found: list[NDArray[np.float32]] = []
+        if choice.name not in self.loaded.settings.models:
+            return None
+        for one in plan.instances(self.loaded.settings, choice.name):
+            if not isinstance(one.window, CountWindow):
+                continue
+            stream, columns = one.parts[0]
+            rows = await self.store.journal.read(stream, one.window.rows + TRIAL_WINDOWS)
+            if rows is None or max(columns) >= len(rows.tags):
+                continue
+            history = History(rows.tags, len(rows))
+            history.append(rows)
+            cuts = [
+                last_rows(history, np.array(columns, np.intp), one.window, back)
+                for back in range(TRIAL_WINDOWS)
+            ]
+            found += [c.x for c in cuts if c is not None and np.isfinite(c.x).all()]
+        return np.stack(found) if found else None
+
+    def _quarantined(self, digest: str, reason: str) -> None:
+        job = asyncio.ensure_future(self.rollout.failed(digest, reason))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    # What the control socket answers
+
+    def _verbs(self) -> dict[str, Verb]:
+        return {
+            "status": Verb(self._do_status, admin=False),
+            "reload": Verb(self._do_reload, admin=True),
+            "outbox": Verb(self._do_outbox, admin=False),
+            "models.list": Verb(self._do_models, admin=False),
+            "models.pull": Verb(self._do_pull, admin=True),
+            "models.rollback": Verb(self._do_rollback, admin=True),
+        }
+
+    async def _do_status(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
+        return status(self)
+
+    async def _do_reload(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
+        try:
+            diff = await self.reload()
+        except ConfigProblems as problems:
+            return {"refused": problems.render(), "problems": problems.as_json()}
+        except ConfigError as e:
+            return {"refused": str(e), "problems": []}
+        return {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
+
+    async def _do_outbox(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
+        return [
+            {
+                "sink": name,
+                "owed": uplink.depth(),
+                "oldest_age_s": uplink.oldest_age_s(),
+                "connected": uplink.connected,
+            }
+            for name, uplink in self.uplinks.items()
+        ]
+
+    async def _do_models(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
+        return self.rollout.list()
+
+    async def _do_pull(self, args: Mapping[str, Any], _peer: Peer) -> Any:
+        return await self.rollout.pull(self._model(args))
+
+    async def _do_rollback(self, args: Mapping[str, Any], _peer: Peer) -> Any:
+        return await self.rollout.rollback(self._model(args))
+
+    def _model(self, args: Mapping[str, Any]) -> str:
+        name = str(args.get("name", ""))
+        if name not in self.loaded.settings.models:
+            known = ", ".join(self.loaded.settings.models) or "none"
+            raise PermanentError(
+                f"there is no model `{name}`", fix=f"Configured models: {known}.", code="E640"
+            )
+        return name

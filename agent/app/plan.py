@@ -1,0 +1,171 @@
+"""From settings to what must run: units, and how the pipeline is wired."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config.schema import ModelSection, Settings
+from agent.core.alarms import AlarmSpec
+from agent.core.tag import TagSet
+from agent.core.window import CountWindow, GridWindow, Window
+from agent.runtime.pipeline import Wiring
+from agent.runtime.rollout import ModelChoice
+from agent.runtime.scoring import InstancePlan
+from agent.runtime.units import Layer, Unit
+
+if TYPE_CHECKING:
+    from agent.app.daemon import Daemon
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def streams(settings: Settings) -> dict[str, TagSet]:
+    """Every stream that the configured devices give."""
+    return {
+        stream: tags
+        for name, device in settings.devices.items()
+        for stream, tags in device.tag_sets(name).items()  # type: ignore[attr-defined]
+    }
+
+
+def window(model: ModelSection) -> Window:
+    """The window of a model as the core knows it."""
+    w = model.window
+    if w.kind == "count":
+        reset = None if w.reset_after_s is None else _ns(w.reset_after_s)
+        return CountWindow(w.rows, reset)
+    period_s, max_age_s = w.period_s or 0.0, w.max_age_s or 0.0  # a grid has both: the schema
+    return GridWindow(w.rows, _ns(period_s), _ns(w.stride_s or period_s), _ns(max_age_s))
+
+
+def instances(settings: Settings, name: str) -> list[InstancePlan]:
+    """The machines that the model *name* serves, their inputs found in the streams."""
+    model = settings.models[name]
+    found = streams(settings)
+    of_tag = {tag: stream for stream, tags in found.items() for tag in tags.column}
+    return [
+        InstancePlan(
+            instance,
+            name,
+            tuple(bound.inputs),
+            window(model),
+            model.deadline_s,
+            _parts(bound.inputs, found, of_tag),
+        )
+        for instance, bound in model.instances.items()
+    ]
+
+
+def _parts(
+    inputs: list[str], found: dict[str, TagSet], of_tag: dict[str, str]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Runs of inputs of one stream, in the model's order."""
+    parts: list[tuple[str, list[int]]] = []
+    for tag in inputs:
+        stream = of_tag[tag]
+        if not parts or parts[-1][0] != stream:
+            parts.append((stream, []))
+        parts[-1][1].append(found[stream].column[tag])
+    return tuple((stream, tuple(columns)) for stream, columns in parts)
+
+
+def choice(name: str, model: ModelSection) -> ModelChoice:
+    """Where a model comes from and what it will be fed."""
+    inputs = len(next(iter(model.instances.values())).inputs) if model.instances else 0
+    return ModelChoice(
+        name=name,
+        file=None if model.file is None else Path(model.file),
+        registry=model.registry or "",
+        channel=model.channel or "",
+        inputs=inputs,
+        rows=model.window.rows,
+        poll_s=model.poll_s,
+    )
+
+
+def wiring(settings: Settings) -> Wiring:
+    """Rings deep enough for every model, and all alarms."""
+    rings: dict[str, int] = {}
+    of_tag = {tag: stream for stream, tags in streams(settings).items() for tag in tags.column}
+    for model in settings.models.values():
+        for bound in model.instances.values():
+            for tag in bound.inputs:
+                stream = of_tag.get(tag, tag.rsplit("/", 1)[0])
+                rings[stream] = max(rings.get(stream, 0), _ring_rows(window(model)))
+    return Wiring(
+        rings,
+        tuple(_alarms(settings)),
+        None if settings.bad_after_s is None else _ns(settings.bad_after_s),
+    )
+
+
+def _ring_rows(shape: Window) -> int:
+    """Rows a ring must hold: room for windows that wait for their turn.
+
+    A grid window may join slower streams sampled far faster than its period: 16 rows a step.
+    """
+    return shape.rows + 64 if isinstance(shape, CountWindow) else 16 * shape.rows + 64
+
+
+def _alarms(settings: Settings) -> list[AlarmSpec]:
+    found = [AlarmSpec("agent.not_durable", "agent/journal.durable", "low", 0.5, priority=1,
+                       text="the journal cannot write: values are sent live only")]  # fmt: skip
+    for name, a in settings.alarms.items():
+        found.append(
+            AlarmSpec(
+                name,
+                a.tag,
+                "low" if a.high is None else "high",
+                float(a.low if a.high is None else a.high),  # type: ignore[arg-type]
+                a.deadband,
+                _ns(a.on_delay_s),
+                _ns(a.off_delay_s),
+                a.priority,
+                a.text,
+            )
+        )
+    for model_name, model in settings.models.items():
+        if model.decide is None:
+            continue
+        d = model.decide
+        found += [
+            AlarmSpec(
+                f"{instance}.{model_name}",
+                f"model/{instance}/{d.output}",
+                "high",
+                d.above,
+                0.0 if d.off is None else d.above - d.off,
+                text=f"model {model_name} decides on {instance}",
+            )
+            for instance in model.instances
+        ]
+    return found
+
+
+def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
+    """Everything that must run for *settings*."""
+    wanted = [
+        Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
+        Unit("control", Layer.JOB, None, daemon.control.run),
+        Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
+        Unit("source/agent", Layer.SOURCE, settings.self_, daemon.run_internal(settings.self_)),
+    ]
+    wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
+    wanted += [
+        Unit(f"source/{n}", Layer.SOURCE, d, daemon.run_source(n, d))
+        for n, d in settings.devices.items()
+    ]
+    wanted += [
+        Unit(f"sink/{n}", Layer.SINK, (s, settings.gateway), daemon.run_sink(n, s))
+        for n, s in settings.sinks.items()
+    ]
+    wanted += [
+        Unit(f"model/{n}", Layer.MODEL, (m, _registry(settings, m)), daemon.run_model(n, m))
+        for n, m in settings.models.items()
+    ]
+    return {u.name: u for u in wanted}
+
+
+def _registry(settings: Settings, model: ModelSection) -> object:
+    return settings.registries.get(model.registry) if model.registry else None

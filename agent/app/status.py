@@ -1,0 +1,151 @@
+"""What `edge-agent status` is told: one JSON document about everything that runs."""
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from agent import __version__
+from agent.core.quality import word
+from agent.runtime.units import Running, State
+
+if TYPE_CHECKING:
+    from agent.app.daemon import Daemon
+
+
+def status(daemon: "Daemon") -> dict[str, Any]:
+    """The whole picture; values are plain JSON types, times in ns and s as their names say."""
+    settings, now_ns = daemon.loaded.settings, daemon.clock.wall_ns()
+    reasons = _reasons(daemon)
+    return {
+        "version": __version__,
+        "state": "degraded" if reasons else "running",
+        "reasons": reasons,
+        "gateway": settings.gateway.id,
+        "uptime_s": daemon.clock.mono_s() - daemon.started_s,
+        "config": {
+            "path": str(daemon.loaded.path),
+            "digest": daemon.loaded.digest,
+            "loaded_at": daemon.loaded_ns,
+            "last_good": daemon.loaded.last_good,
+        },
+        "clock": {"state": daemon.clock.state, "wall_ns": now_ns},
+        "devices": {n: _device(daemon, n) for n in settings.devices},
+        "tags": _tags(daemon, now_ns),
+        "models": _models(daemon),
+        "alarms": list(daemon.pipeline.alarms.active.values()),
+        "sinks": {n: _sink(daemon, n) for n in settings.sinks},
+        "journal": {
+            "durable": daemon.store.journal.durable,
+            "epoch": daemon.store.journal.epoch,
+            "lineage": daemon.store.journal.lineage,
+        },
+        "system": {
+            "loop_p99_ms": _finite(daemon.stats.percentile("loop.lateness_ms", 99)),
+            "rows_per_s": daemon.stats.values.get("pipeline.rows_per_s", 0.0),
+        },
+    }
+
+
+def _reasons(daemon: "Daemon") -> list[str]:
+    """Why the agent is not as it should be; empty when it is."""
+    found = []
+    if daemon.loaded.last_good:
+        found.append(f"runs the last good configuration: {daemon.loaded.path} is broken")
+    if not daemon.store.journal.durable:
+        found.append("the journal cannot write: values are sent live only")
+    for name in daemon.loaded.settings.devices:
+        device = _device(daemon, name)
+        if device["state"] != "running" or not device.get("connected", True):
+            found.append(f"device {name}: {device.get('last_error') or 'not connected'}")
+    found += [
+        f"sink {n}: {r['last_error'] or 'not connected'}"
+        for n in daemon.loaded.settings.sinks
+        if not (r := _sink(daemon, n))["connected"]
+    ]
+    for name, model in daemon.loaded.settings.models.items():
+        running = daemon.units.running.get(f"model/{name}")
+        lanes = [daemon.scoring.lanes.get(i) for i in model.instances]
+        if running is not None and running.last_error:
+            found.append(f"model {name}: {running.last_error}")
+        elif None in lanes:
+            found.append(f"model {name}: no version in service")
+        found += [f"model {name}: {lane.error}" for lane in lanes if lane and lane.error]
+    return found
+
+
+def _unit(running: Running | None) -> dict[str, Any]:
+    if running is None:
+        return {"state": "stopped", "restarts": 0, "last_error": ""}
+    error = running.last_error if running.state is not State.RUNNING else ""
+    return {"state": str(running.state), "restarts": running.restarts, "last_error": error}
+
+
+def _device(daemon: "Daemon", name: str) -> dict[str, Any]:
+    facts = _unit(daemon.units.running.get(f"source/{name}"))
+    source = daemon.sources.get(name)
+    own = source.facts() if source is not None and hasattr(source, "facts") else {}
+    error = facts["last_error"] or own.get("last_error", "")
+    return facts | own | {"last_error": error}
+
+
+def _sink(daemon: "Daemon", name: str) -> dict[str, Any]:
+    facts = _unit(daemon.units.running.get(f"sink/{name}"))
+    uplink = daemon.uplinks.get(name)
+    if uplink is None:
+        return facts | {"connected": False, "depth": 0, "oldest_age_s": 0.0, "window": 0}
+    return facts | {
+        "connected": uplink.connected,
+        "depth": uplink.depth(),
+        "oldest_age_s": uplink.oldest_age_s(),
+        "window": uplink.window,
+    }
+
+
+def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for channel in daemon.pipeline.channels.values():
+        if channel.latest is None:
+            continue
+        batch = channel.latest
+        ts_ns = int(batch.t[-1])
+        for i, tag in enumerate(channel.tags):
+            q = int(batch.q[-1, i])
+            found[tag.name] = {
+                "value": _finite(float(batch.v[-1, i])) if q >= 64 else None,
+                "unit": tag.unit,
+                "q": word(q),
+                "ts_ns": ts_ns,
+                "age_s": (now_ns - ts_ns) / 1e9,
+            }
+    return found
+
+
+def _models(daemon: "Daemon") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, model in daemon.loaded.settings.models.items():
+        for instance in model.instances:
+            lane = daemon.scoring.lanes.get(instance)
+            if lane is None:
+                found[instance] = {"model": name, "state": "no version in service"}
+                continue
+            channel = daemon.pipeline.channels.get(lane.plan.stream)
+            latest = channel.latest if channel else None
+            found[instance] = {
+                "model": name,
+                "version": lane.origin.version,
+                "release": lane.origin.release,
+                "digest": lane.origin.digest,
+                "state": "active",
+                "last_score": {}
+                if latest is None
+                else {t.short: _finite(float(latest.v[-1, i])) for i, t in enumerate(latest.tags)},
+                "last_ts_ns": None if latest is None else int(latest.t[-1]),
+                "runs": lane.runs,
+                "p50_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 50)),
+                "p99_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 99)),
+                "error": lane.error,
+            }
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
