@@ -101,22 +101,26 @@ class Words:
             blocks: uint8 (requests,), the Quality of each answer.
 
         Returns:
-            v float64 (k,) engineering units, q uint8 (k,).
+            v float64 (k,) engineering units, NaN where Bad; q uint8 (k,).
         """
         buffer.take(self._gather, out=self._bytes, mode="clip")
         sorted_v = np.empty(self._k)
-        for raw, s in self._parts:
-            sorted_v[s] = raw
-        if self._bits is not None:
-            bits = slice(0, len(self._bits))
-            sorted_v[bits] = (self._bytes[bits] >> self._bits) & 1
-        if not self._plain:
-            sorted_v *= self._scale
-            sorted_v += self._offset
+        with np.errstate(all="ignore"):  # what is no number gets its quality below
+            for raw, s in self._parts:
+                sorted_v[s] = raw
+            if self._bits is not None:
+                bits = slice(0, len(self._bits))
+                sorted_v[bits] = (self._bytes[bits] >> self._bits) & 1
+            if not self._plain:
+                sorted_v *= self._scale
+                sorted_v += self._offset
         v = sorted_v.take(self._column)
         q = blocks.take(self._block)
         if self._wide or self._floats:
             self._doubt(v, q)
+        bad = q < Quality.UNCERTAIN
+        if bad.any():
+            v[bad] = np.nan
         return v, q
 
     def _doubt(self, v: NDArray[np.float64], q: NDArray[np.uint8]) -> None:

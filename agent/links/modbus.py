@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-import structlog
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.framer import FRAMER_NAME_TO_CLASS, FramerType
 from pymodbus.pdu import DecodePDU
@@ -17,12 +17,8 @@ from pymodbus.transaction import TransactionManager
 
 from agent.core.ports import Clock
 from agent.core.quality import Quality
+from agent.links.modbus_scan import HEADER, LONGEST, Fit, Scan
 from agent.links.names import Lookup
-
-log = structlog.get_logger()
-
-HEADER: Final = 9
-"""Bytes before the data of a read answer: MBAP 7, function code, byte count (V1.1b3, 6.3)."""
 
 RETRY_BASE_S: Final = 0.5
 RETRY_CAP_S: Final = 15.0
@@ -31,96 +27,75 @@ RETRY_CAP_S: Final = 15.0
 SILENT_UNIT_CAP_S: Final = 30.0
 """A unit that never answers is asked at least this often."""
 
+_HALF_OPEN: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
+)
+"""Let the kernel notice within seconds that a peer vanished without a word."""
+
 for _name in ("pymodbus", "pymodbus.logging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One read request and what its answer must look like."""
-
-    function: int
-    first: int
-    count: int
-
-    @property
-    def size(self) -> int:
-        """Data bytes of the answer."""
-        return (self.count + 7) // 8 if self.function in {1, 2} else 2 * self.count
-
-
-class Scan:
-    """The prebuilt requests of one scan class, its buffer and its verdicts.
+class _Scanner(TransactionManager):
+    """pymodbus' connection, answering one scan at a time with one future.
 
     Attributes:
-        buffer: uint8, data bytes of all answers, request after request.
-        quality: uint8 (requests,), the Quality of each answer after the last scan.
+        gone: Done as soon as the connection is lost or ended.
+        distrusted: An answer did not fit; the connection is ended and never used again.
+        served: A request was settled over this connection.
     """
-
-    def __init__(self, unit: int, reads: Sequence[Read]) -> None:
-        self.unit, self.reads = unit, tuple(reads)
-        k = len(reads)
-        self._frames = np.zeros((k, 12), np.uint8)
-        starts = np.cumsum([0] + [r.size for r in reads])
-        self.starts = [int(s) for s in starts[:-1]]
-        self.buffer = np.zeros(int(starts[-1]), np.uint8)
-        self.quality = np.full(k, Quality.BAD_NOT_CONNECTED, np.uint8)
-        self.into = memoryview(self.buffer.data).cast("B")
-        for frame, r in zip(self._frames, reads, strict=True):
-            frame[5:8] = 6, unit, r.function
-            frame[8:12] = r.first >> 8, r.first & 255, r.count >> 8, r.count & 255
-
-    def frames(self, tid: int) -> bytes:
-        """Every request, with transaction ids from *tid* on."""
-        tids = (np.arange(tid, tid + len(self.reads)) & 0xFFFF).astype(">u2")
-        self._frames[:, 0:2] = tids.view(np.uint8).reshape(-1, 2)
-        return self._frames.tobytes()
-
-
-class _Scanner(TransactionManager):
-    """pymodbus' connection, answering one scan at a time with one future."""
 
     def __init__(self, client: AsyncModbusTcpClient) -> None:
         framer = FRAMER_NAME_TO_CLASS[FramerType.SOCKET](DecodePDU(False))
         super().__init__(client.ctx.comm_params, framer, 0, False, None, None, None)
         self.gone: asyncio.Future[None] = self.loop.create_future()
+        self.distrusted = self.served = False
         self._scan: Scan | None = None
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
-        self._requests, self._rest = b"", b""
-        self._base = self._sent = self._answered = 0
-        self._open: set[int] = set()
-        self.distrusted = False
+        self._rest = b""
         self._progress_s = 0.0
         self._timer: asyncio.TimerHandle
+
+    @property
+    def alive(self) -> bool:
+        """Can it be asked now?"""
+        return self.transport is not None and not self.gone.done()
+
+    def callback_connected(self) -> None:
+        """pymodbus: the connection is made."""
+        super().callback_connected()
+        sock = self.transport.get_extra_info("socket")
+        for level, option, value in _HALF_OPEN:
+            sock.setsockopt(level, option, value)
 
     def callback_disconnected(self, exc: Exception | None) -> None:
         """pymodbus: the connection is lost."""
         super().callback_disconnected(exc)
-        if not self.gone.done():
-            self.gone.set_result(None)
-        if not self._done.done():
-            self._done.set_result(None)
+        self._over()
 
     def end(self) -> None:
         """Close the connection: whatever still comes over it is never read."""
         self.close()
-        if not self.gone.done():
-            self.gone.set_result(None)
+        self._over()
+
+    def _over(self) -> None:
+        for future in (self.gone, self._done):
+            if not future.done():
+                future.set_result(None)
 
     async def run(self, scan: Scan, timeout_s: float, window: int) -> None:
         """One scan; the verdict of each request is in ``scan.quality``."""
-        k = len(scan.reads)
-        self._base, self._tid = self._tid, (self._tid + k) & 0xFFFF
-        self._requests, self._scan = scan.frames(self._base), scan
-        self._done = self.loop.create_future()
-        self._sent = self._answered = 0
-        self._open.clear()
-        self._rest = b""
-        scan.quality[:] = Quality.BAD_COMM
-        self._send(window)
+        scan.begin(self._tid)
+        self._tid = (self._tid + len(scan)) & 0xFFFF
+        self._scan, self._done = scan, self.loop.create_future()
         self._progress_s = self.loop.time()
         self._timer = self.loop.call_later(timeout_s, self._expired, timeout_s)
+        self._send(scan, window)
         try:
             await self._done
         finally:
@@ -135,75 +110,58 @@ class _Scanner(TransactionManager):
         elif not self._done.done():
             self._done.set_result(None)
 
-    def _send(self, count: int) -> None:
-        scan = self._scan
-        if scan is None:
-            return
-        end = min(self._sent + count, len(scan.reads))
-        if end > self._sent and self.transport is not None:
-            self._open.update(range(self._sent, end))
+    def _send(self, scan: Scan, count: int) -> None:
+        requests = scan.requests(count)
+        if requests and self.alive:
             transport: Any = self.transport
-            transport.write(self._requests[12 * self._sent : 12 * end])
-            self._sent = end
+            transport.write(requests)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: bytes from the device."""
+        """asyncio: bytes from the device. Frames are kept apart even when nobody waits, so that
+        the second half of a late answer is never read as the first half of another.
+        """
         scan = self._scan
-        if scan is None:
-            return  # a late answer: its transaction is over
         if self._rest:
             data = self._rest + data
-        at, size, answered = 0, len(data), 0
+        at, size, settled = 0, len(data), 0
         while size - at >= HEADER:
             end = at + 6 + (data[at + 4] << 8 | data[at + 5])
-            if data[at + 2] or data[at + 3] or not HEADER <= end - at <= 260:
+            if data[at + 2] or data[at + 3] or not HEADER <= end - at <= LONGEST:
                 self._distrust()
                 return
             if end > size:
                 break
-            answered += self._take(scan, data, at, end)
+            fit = Fit.STALE if scan is None else scan.take(data, at, end)
+            if fit is Fit.MISFIT:
+                self._distrust()
+                return
+            settled += fit is Fit.SETTLED
             at = end
         self._rest = data[at:]
-        if answered:
-            self._answered += answered
-            self._progress_s = self.loop.time()
-            self._send(answered)
-        if (self._answered == len(scan.reads) or self.distrusted) and not self._done.done():
-            self._done.set_result(None)
+        if settled and scan is not None:
+            self._progressed(scan, settled)
 
-    def _take(self, scan: Scan, data: bytes, at: int, end: int) -> int:
-        """One whole answer: 1 when it settles a request of this scan."""
-        i = ((data[at] << 8 | data[at + 1]) - self._base) & 0xFFFF
-        if i not in self._open:
-            return 0
-        self._open.discard(i)
-        read, function = scan.reads[i], data[at + 7]
-        if data[at + 6] != scan.unit:
-            self.distrusted = True
-        elif function == read.function | 0x80:
-            scan.quality[i] = Quality.BAD_CONFIG if 1 <= data[at + 8] <= 3 else Quality.BAD_DEVICE
-        elif (
-            function == read.function
-            and data[at + 8] == read.size
-            and end - at == read.size + HEADER
-        ):
-            start = scan.starts[i]
-            scan.into[start : start + read.size] = data[at + HEADER : end]
-            scan.quality[i] = Quality.GOOD
-        else:
-            self.distrusted = True
-        return 1
+    def _progressed(self, scan: Scan, settled: int) -> None:
+        self.served, self._progress_s = True, self.loop.time()
+        if not scan.complete:
+            self._send(scan, settled)
+        elif not self._done.done():
+            self._done.set_result(None)
 
     def _distrust(self) -> None:
         self.distrusted = True
-        if not self._done.done():
-            self._done.set_result(None)
+        self.end()
 
 
 @dataclass(slots=True)
 class _Silence:
-    """How long a unit has not answered, and when to ask again."""
+    """How often in a row a unit has not answered, and when to ask again.
 
+    Attributes:
+        answered: It has answered at least once since somebody uses it.
+    """
+
+    answered: bool = False
     misses: int = 0
     ask_at_s: float = 0.0
 
@@ -221,88 +179,106 @@ class Endpoint:
         self._lookup = Lookup(host)
         self._scanner: _Scanner | None = None
         self._turn = asyncio.Lock()
-        self._users = 0
+        self._tried = asyncio.Event()
+        self._users: Counter[int] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._silent: dict[int, _Silence] = {}
 
     @property
     def connected(self) -> bool:
         """Is there a connection now."""
-        return self._scanner is not None
+        return self._scanner is not None and self._scanner.alive
 
     @asynccontextmanager
-    async def used(self, timeout_s: float) -> AsyncIterator[None]:
-        """Keep the connection as long as anybody is inside."""
-        self._users += 1
+    async def used(self, unit: int, timeout_s: float) -> AsyncIterator[None]:
+        """Keep the connection as long as anybody is inside.
+
+        Entering waits for the end of the first attempt to connect, *timeout_s* at most.
+        """
         if self._task is None:
+            self._tried.clear()
             self._task = asyncio.create_task(
                 self._keep(timeout_s), name=f"modbus {self.host}:{self.port}"
             )
+        self._users[unit] += 1
         try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), timeout_s)
             yield
         finally:
-            self._users -= 1
-            if self._users == 0 and self._task is not None:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
-                self._task = None
+            self._users[unit] -= 1
+            if not self._users[unit]:
+                self._silent.pop(unit, None)
+            if not self._users.total() and self._task is not None:
+                task, self._task = self._task, None
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def scan(self, scan: Scan, timeout_s: float, window: int) -> None:
         """Read every block of *scan*; never raises, the verdicts are in ``scan.quality``.
 
-        A unit that did not answer is asked less often, so that it costs its neighbours little.
+        Units take turns, first come first served; each holds the line until its scan is
+        complete or *timeout_s* passes without an answer. A unit that did not answer is asked
+        less often, so that it costs its neighbours little.
         """
-        silence = self._silent.setdefault(scan.unit, _Silence())
-        if self._scanner is not None and silence.ask_at_s > self._clock.mono_s():
-            scan.quality[:] = Quality.BAD_COMM
-            return
         async with self._turn:
             scanner = self._scanner
-            if scanner is None or scanner.transport is None:
-                scan.quality[:] = Quality.BAD_NOT_CONNECTED
+            if scanner is None or not scanner.alive:
+                scan.fail(Quality.BAD_NOT_CONNECTED)
+                return
+            silence = self._silent.setdefault(scan.unit, _Silence())
+            if silence.ask_at_s > self._clock.mono_s():
+                scan.fail(Quality.BAD_COMM)
                 return
             await scanner.run(scan, timeout_s, window)
-            if scanner.transport is None:
-                lost = scan.quality == Quality.BAD_COMM
-                scan.quality[lost] = Quality.BAD_NOT_CONNECTED
-            elif scanner.distrusted:
+            if scanner.distrusted:
                 self.error = f"unit {scan.unit} gave an answer that does not fit its request"
-                scanner.end()
-            self._judge(silence, scan, scanner, timeout_s)
+                self._missed(silence, scanner, timeout_s)
+            elif not scanner.alive:
+                scan.quality[scan.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
+            elif (scan.quality == Quality.BAD_COMM).all():
+                self._missed(silence, scanner, timeout_s)
+            else:
+                silence.answered, silence.misses = True, 0
 
-    def _judge(self, silence: _Silence, scan: Scan, scanner: _Scanner, timeout_s: float) -> None:
-        if (scan.quality != Quality.BAD_COMM).any():
-            silence.misses, silence.ask_at_s = 0, 0.0
-            return
+    def _missed(self, silence: _Silence, scanner: _Scanner, timeout_s: float) -> None:
+        """A unit gave no answer: spare it if others do, else doubt the connection."""
         silence.misses += 1
-        others = any(s.misses == 0 for s in self._silent.values())
-        if others:  # the connection is fine, this unit is not
-            pause_s = min(SILENT_UNIT_CAP_S, timeout_s * 2.0 ** min(silence.misses, 6))
+        if any(s.answered and s.misses == 0 for s in self._silent.values()):
+            pause_s = min(SILENT_UNIT_CAP_S, timeout_s * 2.0 ** min(silence.misses, 10))
             silence.ask_at_s = self._clock.mono_s() + random.uniform(0.5, 1.0) * pause_s
-        elif silence.misses % 2 == 0 and not scanner.gone.done():
+        elif silence.misses % 2 == 0 and scanner.alive:
             self.error = "no answer"  # nobody answers: the connection may be half open
             scanner.end()
 
     async def _keep(self, timeout_s: float) -> None:
         """Connect, wait for the loss, connect again; for ever."""
         attempt = 0
-        try:
-            while True:
-                scanner = await self._connect(timeout_s)
-                if scanner is not None:
-                    began_s = self._clock.mono_s()
+        while True:
+            scanner = await self._connect(timeout_s)
+            if scanner is not None:
+                try:
                     self._scanner, self.error = scanner, ""
-                    await scanner.gone
-                    self._scanner, self.error = None, self.error or "connection lost"
-                    if self._clock.mono_s() - began_s > RETRY_CAP_S:
-                        attempt = 0
-                cap_s = min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(attempt, 10))
-                attempt += 1
-                await asyncio.sleep(random.uniform(0.0, cap_s))
-        finally:
-            if self._scanner is not None:
-                self._scanner.close()
-                self._scanner = None
+                    self._tried.set()
+                    await asyncio.shield(scanner.gone)
+                    self.error = self.error or "connection lost"
+                finally:
+                    scanner.end()
+                    if self._scanner is scanner:
+                        self._scanner = None
+                if scanner.served:
+                    attempt = 0
+                if not scanner.distrusted:
+                    self._forgive()
+            self._tried.set()
+            cap_s = min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(attempt, 10))
+            attempt += 1
+            await asyncio.sleep(random.uniform(0.0, cap_s))
+
+    def _forgive(self) -> None:
+        """Ask every unit at once: what was silent may have been the connection."""
+        for silence in self._silent.values():
+            silence.ask_at_s = 0.0
 
     async def _connect(self, timeout_s: float) -> _Scanner | None:
         limit_s = max(timeout_s, 1.0)

@@ -10,13 +10,15 @@ class Lookup:
     """Addresses of one host. At most one lookup is under way, however long it takes."""
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self._host, self._next = host, 0
         self._pending: asyncio.Future[str] | None = None
 
     async def address(self) -> str:
-        """The first address of the host; raises OSError when there is none.
+        """An address of the host; OSError when there is none.
 
-        Cancel it freely: a lookup that goes on is joined by the next call.
+        A host with several (``localhost``: ``::1`` and ``127.0.0.1``) gives the next one each
+        time, so that whoever tries again tries another. Cancel it freely: a lookup that goes on
+        is joined by the next call.
         """
         try:
             return str(ipaddress.ip_address(self._host))
@@ -43,7 +45,8 @@ class Lookup:
             address, error = None, None
             try:
                 found = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
-                address = str(found[0][4][0])
+                address = str(found[self._next % len(found)][4][0])
+                self._next += 1
             except OSError as e:
                 error = e
             except UnicodeError as e:

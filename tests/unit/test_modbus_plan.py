@@ -3,41 +3,62 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sources.modbus_plan import Span, plan
+from agent.sources.modbus_plan import Span, padded, plan
+
+LIMITS = st.sampled_from([4, 10, 50, 125])
 
 spans = st.lists(
-    st.tuples(st.integers(0, 60), st.sampled_from([1, 2, 4])).map(lambda p: Span(p[0] * 4, p[1])),
+    st.builds(Span, first=st.integers(0, 60), count=st.sampled_from([1, 2, 4])),
     min_size=1,
-    max_size=7,
-    unique_by=lambda s: s.first,
+    max_size=6,
 )
 
 
-def cheapest(merged, limit, cost):
-    """The least cost over all ways to cut a sorted list into requests."""
-    if not merged:
-        return 0.0
+def groupings(items):
+    """Every way to put *items* into groups."""
+    if not items:
+        yield []
+        return
+    for rest in groupings(items[1:]):
+        for i in range(len(rest)):
+            yield [*rest[:i], [items[0], *rest[i]], *rest[i + 1 :]]
+        yield [[items[0]], *rest]
+
+
+def cheapest(wanted, limit, cost):
+    """The least cost over all ways to read *wanted*, whatever the order of the requests."""
     costs = []
-    for j in range(1, len(merged) + 1):
-        length = merged[j - 1].end - merged[0].first
-        if length <= limit:
-            costs.append(cost + length + cheapest(merged[j:], limit, cost))
+    for groups in groupings(wanted):
+        lengths = [max(s.end for s in g) - min(s.first for s in g) for g in groups]
+        if max(lengths) <= limit:
+            costs.append(sum(cost + n for n in lengths))
     return min(costs)
 
 
-@given(
-    wanted=spans, limit=st.sampled_from([4, 10, 50, 125]), cost=st.sampled_from([1.0, 8.0, 40.0])
-)
+@given(wanted=spans, limit=LIMITS, cost=st.sampled_from([1.0, 8.0, 40.0]))
 def test_the_plan_is_the_cheapest_one(wanted, limit, cost):
-    """No other set of requests covers the tags at less cost."""
+    """No other set of requests covers the tags at less cost, overlapping tags or not."""
     found = plan(wanted, limit, cost)
-    assert sum(cost + s.count for s in found) == cheapest(sorted(wanted), limit, cost)
+    assert sum(cost + s.count for s in found) == cheapest(wanted, limit, cost)
 
 
-@given(wanted=spans, limit=st.sampled_from([4, 10, 125]))
-def test_each_tag_is_read_whole_and_no_request_is_too_long(wanted, limit):
+@given(wanted=spans, limit=LIMITS, gaps=st.booleans())
+def test_each_tag_is_read_whole_and_no_request_is_too_long(wanted, limit, gaps):
     """A value is never split between two requests; no request exceeds the limit."""
-    found = plan(wanted, limit)
+    found = plan(wanted, limit, gaps=gaps)
     assert all(s.count <= limit for s in found)
     for tag in wanted:
-        assert any(s.first <= tag.first and tag.end <= s.end for s in found)
+        assert any(s.holds(tag) for s in found)
+
+
+@given(wanted=spans, limit=LIMITS)
+def test_without_gaps_nothing_is_read_along(wanted, limit):
+    """Every register of every request was asked for."""
+    assert not any(padded(s, wanted) for s in plan(wanted, limit, gaps=False))
+
+
+def test_a_gap_is_read_along_when_that_is_cheaper():
+    """Twenty registers cost less than a round trip, a hundred cost more."""
+    assert plan([Span(0, 2), Span(22, 1)], 125) == [Span(0, 23)]
+    assert plan([Span(0, 2), Span(102, 1)], 125) == [Span(0, 2), Span(102, 1)]
+    assert padded(Span(0, 23), [Span(0, 2), Span(22, 1)])

@@ -1,0 +1,169 @@
+"""One scan on the wire: its requests, and what an answer must look like to be believed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core.quality import Quality
+
+HEADER: Final = 9
+"""Bytes before the data of a read answer: MBAP 7, function code, byte count (V1.1b3, 6.3)."""
+
+LONGEST: Final = 260
+"""Bytes of the longest answer: MBAP 7 and a PDU of 253 (V1.1b3, 4.1)."""
+
+BITS: Final = frozenset({1, 2})
+"""Function codes that read bits; 3 and 4 read registers."""
+
+REFUSAL: Final = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure",
+    6: "device busy",
+    10: "gateway path unavailable",
+    11: "gateway target does not respond",
+}
+"""Exception codes (V1.1b3, 7)."""
+
+
+class Fit(Enum):
+    """Does an answer belong to the scan under way?"""
+
+    STALE = 0
+    """No open request has its transaction id: it comes too late, and is dropped."""
+    SETTLED = 1
+    """It settles a request, with data or with a refusal."""
+    MISFIT = 2
+    """It has the id of an open request and is no answer to it: nothing more can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read request.
+
+    Attributes:
+        first: Wire address, from 0. count: Registers (function 3, 4) or bits (1, 2).
+        padded: Reads along addresses that no tag asked for.
+    """
+
+    function: int
+    first: int
+    count: int
+    padded: bool = False
+
+    @property
+    def size(self) -> int:
+        """Data bytes of the answer."""
+        return (self.count + 7) // 8 if self.function in BITS else 2 * self.count
+
+    def __str__(self) -> str:
+        what = "bits" if self.function in BITS else "registers"
+        return f"function {self.function}, {what} {self.first} to {self.first + self.count - 1}"
+
+
+class Scan:
+    """The prebuilt requests of one scan class, its buffer and its verdicts.
+
+    Attributes:
+        buffer: uint8, data bytes of all answers, request after request.
+        quality: uint8 (requests,), the Quality of each answer after the last scan.
+        refusals: Request number -> exception code, of the last scan.
+    """
+
+    def __init__(self, unit: int, reads: Sequence[Read]) -> None:
+        self.unit, self.reads = unit, tuple(reads)
+        k = len(reads)
+        starts = np.cumsum([0] + [r.size for r in reads])
+        self.buffer = np.zeros(int(starts[-1]), np.uint8)
+        self.quality = np.full(k, Quality.BAD_NOT_CONNECTED, np.uint8)
+        self.refusals: dict[int, int] = {}
+        self._starts = [int(s) for s in starts[:-1]]
+        self._sizes = [r.size for r in reads]
+        self._into = memoryview(self.buffer.data).cast("B")
+        self._frames = np.zeros((k, 12), np.uint8)
+        for frame, r in zip(self._frames, reads, strict=True):
+            frame[5:8] = 6, unit, r.function
+            frame[8:12] = r.first >> 8, r.first & 255, r.count >> 8, r.count & 255
+        self._tids: NDArray[Any] = self._frames[:, :2].view(">u2")[:, 0]
+        self._count = np.arange(k, dtype=np.uint16)
+        self._open: set[int] = set()
+        self._requests = b""
+        self._tid = self._sent = self._settled = self._lead = 0
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    @property
+    def complete(self) -> bool:
+        """Every request is settled."""
+        return self._settled == len(self.reads)
+
+    @property
+    def answered(self) -> bool:
+        """At least one request is settled."""
+        return self._settled > 0
+
+    def fail(self, quality: Quality) -> None:
+        """Every answer is Bad for one reason."""
+        self.refusals.clear()
+        self._settled = 0
+        self.quality[:] = quality
+
+    def begin(self, tid: int) -> None:
+        """Start over, with transaction ids from *tid* (0..65535) on; every block is BAD_COMM.
+
+        When the last scan ended at a request without an answer, this one begins behind it: a
+        block for which the device keeps silent does not hide the others.
+        """
+        if self._sent < len(self.reads) and self._open:
+            self._lead = (self._lead + self._sent) % len(self.reads)
+        self.fail(Quality.BAD_COMM)
+        self._tid, self._sent = tid, 0
+        self._open.clear()
+        self._tids[:] = self._count + np.uint16(tid)
+        self._requests = self._frames.tobytes()
+        if self._lead:
+            cut = 12 * self._lead
+            self._requests = self._requests[cut:] + self._requests[:cut]
+
+    def requests(self, count: int) -> bytes:
+        """The next *count* requests to send; empty when all are under way."""
+        first, k = self._sent, len(self.reads)
+        self._sent = last = min(first + count, k)
+        self._open.update((i + self._lead) % k for i in range(first, last))
+        return self._requests[12 * first : 12 * last]
+
+    def take(self, data: bytes, at: int, end: int) -> Fit:
+        """Check the whole answer ``data[at:end]`` and, if it fits, keep its data."""
+        i = ((data[at] << 8 | data[at + 1]) - self._tid) & 0xFFFF
+        if i not in self._open:
+            return Fit.STALE
+        read, size, function = self.reads[i], self._sizes[i], data[at + 7]
+        if data[at + 6] != self.unit:
+            return Fit.MISFIT
+        if function == read.function and data[at + 8] == size and end - at == size + HEADER:
+            start = self._starts[i]
+            self._into[start : start + size] = data[at + HEADER : end]
+            self.quality[i] = Quality.GOOD
+        elif function == read.function | 0x80 and end - at == HEADER:
+            code = data[at + 8]
+            self.quality[i] = Quality.BAD_CONFIG if 1 <= code <= 3 else Quality.BAD_DEVICE
+            self.refusals[i] = code
+        else:
+            return Fit.MISFIT
+        self._open.discard(i)
+        self._settled += 1
+        return Fit.SETTLED
+
+    def flaw(self) -> str:
+        """What the device did not give in the last scan, in words; empty when nothing."""
+        for i, code in self.refusals.items():
+            return f"the device refuses {self.reads[i]}: {code} {REFUSAL.get(code, 'unknown')}"
+        if self.complete:
+            return ""
+        return f"no answer to {self.reads[min(self._open)]}" if self._open else "no answer"
