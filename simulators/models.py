@@ -207,3 +207,69 @@ def external_data() -> bytes:
         entry.key, entry.value = key, value
     data: bytes = loaded.SerializeToString()
     return data
+
+
+def segfault() -> bytes:
+    """Kills the process while it loads: folding constants divides by -1 (SIGFPE; x86 only)."""
+    nodes = [
+        helper.make_node("Div", ["least", "minus"], ["quotient"]),
+        helper.make_node("Cast", ["quotient"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Add", ["mean", "number"], ["score"]),
+    ]
+    weights = [_int("least", [-(2**63)]), _int("minus", [-1])]
+    return _model(nodes, [_info("score", ["b"])], weights)
+
+
+def wrong_shape() -> bytes:
+    """Promises one score per window and returns one per row."""
+    nodes = [
+        helper.make_node("ReduceMean", ["window"], ["rows"], axes=[2], keepdims=0),
+        helper.make_node("Reshape", ["rows", "all"], ["score"]),
+    ]
+    return _model(nodes, [_info("score", ["b"])], [_int("all", [-1])])
+
+
+def fixed(batch: int, rows: int = 5, tags: int = 3) -> bytes:
+    """Window (batch, rows, tags), nothing else -> ``score`` (batch,): the mean."""
+    proto = onnx.load_from_string(tiny())
+    for value, shape in (
+        (proto.graph.input[0], (batch, rows, tags)),
+        (proto.graph.output[0], [batch]),
+    ):
+        value.CopyFrom(_info(value.name, shape))
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def flat(features: int, dtype: int = TensorProto.DOUBLE) -> bytes:
+    """Input (b, features) of *dtype* -> ``label`` int64 (b,), ``pair`` (b, 2): least and most."""
+    nodes = [
+        helper.make_node("Cast", ["row"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMin", ["x"], ["least"], axes=[1], keepdims=1),
+        helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=1),
+        helper.make_node("Concat", ["least", "most"], ["pair"], axis=1),
+        helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["b"]),
+        _info("pair", ["b", 2]),
+    ]
+    row = helper.make_tensor_value_info("row", dtype, ["b", features])
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [row], outputs),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+    )
+    model.ir_version = 8
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def two_inputs() -> bytes:
+    """A sound model that no single window can feed."""
+    proto = onnx.load_from_string(tiny())
+    proto.graph.input.append(_info("other", ["b"]))
+    proto.graph.node.append(helper.make_node("Add", ["score", "other"], ["sum"]))
+    proto.graph.output[0].CopyFrom(_info("sum", ["b"]))
+    data: bytes = proto.SerializeToString()
+    return data

@@ -1,7 +1,6 @@
 """What a worker may not do: open sockets, take all memory, outlive its daemon, dump core."""
 
 import ctypes
-import os
 import platform
 import resource
 import signal
@@ -22,10 +21,13 @@ _ALLOW: Final = 0x7FFF0000
 _EPERM: Final = 0x00050001
 
 _NUMBERS: Final = {
-    "x86_64": (0xC000003E, (41, 42)),
-    "aarch64": (0xC00000B7, (198, 203)),
+    "x86_64": (0xC000003E, (41, 42, 49, 50, 53, 59, 62, 101, 310, 311, 322, 424, 425)),
+    "aarch64": (0xC00000B7, (198, 203, 200, 201, 199, 221, 129, 117, 270, 271, 281, 424, 425)),
 }
-"""Machine -> AUDIT_ARCH and the numbers of socket() and connect() (linux/audit.h, unistd.h)."""
+"""Machine -> AUDIT_ARCH (linux/audit.h) and the numbers (unistd.h) of socket, connect, bind,
+listen, socketpair, execve, kill, ptrace, process_vm_readv, process_vm_writev, execveat,
+pidfd_send_signal and io_uring_setup (which could open sockets past the filter).
+"""
 
 _X32: Final = 0x40000000
 
@@ -36,11 +38,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def enter(memory_bytes: int) -> list[str]:
+def confine() -> list[str]:
     """Give up what no model needs; returns what this machine could not enforce.
 
-    Args:
-        memory_bytes: Address space beyond what the process has now.
+    Call it before any import that starts threads: a filter binds only the thread that installs
+    it and those that it starts.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     missing: list[str] = []
@@ -51,20 +53,18 @@ def enter(memory_bytes: int) -> list[str]:
     except OSError:
         missing.append("oom_score_adj")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = _address_space() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if not _no_sockets(libc):
         missing.append("seccomp")
     return missing
 
 
-def _address_space() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def limit_memory(memory_bytes: int) -> None:
+    """Limit the address space to *memory_bytes*; call it when the trusted imports are done."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _no_sockets(libc: ctypes.CDLL) -> bool:
-    """socket() and connect() -> EPERM, by a seccomp filter that nothing can take off again."""
+    """The forbidden calls -> EPERM, by a seccomp filter that nothing can take off again."""
     known = _NUMBERS.get(platform.machine())
     if known is None:
         return False

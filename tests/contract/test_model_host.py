@@ -160,7 +160,7 @@ def test_the_sandbox_opens_no_socket():
     """Inside the worker's sandbox socket() is refused by the kernel; outside it is not."""
     script = (
         "import socket, sys\nfrom agent.inference import sandbox\n"
-        "socket.socket().close()\nprint(sandbox.enter(400_000_000))\n"
+        "socket.socket().close()\nprint(sandbox.confine())\n"
         "try: socket.socket()\nexcept PermissionError: print('refused')\n"
     )
     done = subprocess.run(
