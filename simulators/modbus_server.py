@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class RegisterImage:
     Attributes:
         holding, input: uint16 (size,). coils, discrete: bool (size,).
         on_read: Called with (function code, first, count) after a block was answered.
+        hole: Addresses that the device does not have, in every table.
     """
 
     size: int = 2000
@@ -36,6 +38,7 @@ class RegisterImage:
     coils: NDArray[np.bool_] = field(init=False)
     discrete: NDArray[np.bool_] = field(init=False)
     on_read: OnRead | None = None
+    hole: range = range(0)
 
     def __post_init__(self) -> None:
         self.holding = np.zeros(self.size, np.uint16)
@@ -59,6 +62,11 @@ class RegisterImage:
             return self.discrete
         return self.input if fc == _INPUT else self.holding
 
+    def has(self, first: int, count: int) -> bool:
+        """Does the device have all of these addresses?"""
+        apart = first + count <= self.hole.start or first >= self.hole.stop
+        return first + count <= self.size and (apart or not self.hole)
+
 
 class _Images:
     """What pymodbus' server asks for values."""
@@ -75,7 +83,7 @@ class _Images:
         image = self._units.get(unit)
         if image is None:
             return ExcCodes.GATEWAY_NO_RESPONSE
-        if first + count > image.size:
+        if not image.has(first, count):
             return ExcCodes.ILLEGAL_ADDRESS
         values: list[int] = image.table(fc)[first : first + count].tolist()
         if image.on_read is not None:
@@ -86,7 +94,7 @@ class _Images:
         self, unit: int, fc: int, first: int, values: list[int] | list[bool]
     ) -> ExcCodes | None:
         image = self._units.get(unit)
-        if image is None or first + len(values) > image.size:
+        if image is None or not image.has(first, len(values)):
             return ExcCodes.ILLEGAL_ADDRESS
         image.table(fc)[first : first + len(values)] = values
         return None
@@ -123,25 +131,32 @@ class ModbusServer:
 
 
 Fault = Literal[
-    "ok", "late", "short", "unit", "function", "tid", "bytecount", "exception", "never", "close",
-    "garbage",
+    "ok", "late", "split", "short", "unit", "function", "tid", "bytecount", "exception", "never",
+    "close", "protocol", "garbage",
 ]  # fmt: skip
 
 
 class FaultyServer:
     """A device that answers register reads with the value 0x1111, or wrongly as ``mode`` says.
 
+    Requests that come together are answered one after the other, none is lost.
+
     Attributes:
-        mode: May be changed at any time. ``late`` answers after ``delay_s`` with 0x2222;
-            every wrong answer carries 0x3333, which nobody may ever publish.
-        silent_units: Unit ids that never answer, whatever the mode.
-        connections: How many were accepted so far.
+        mode: May be changed at any time. ``late`` answers after ``delay_s`` with 0x2222, and
+            ``split`` in two halves, each ``delay_s`` late; every wrong answer carries 0x3333,
+            which nobody may ever publish.
+        once: Modes of the next requests, each used up by one; then ``mode`` holds again.
+        rule: Given (unit, first register), the mode of that request; None leaves it to ``mode``.
+        image: Where ``ok`` takes its registers from, instead of 0x1111.
+        connections, requests: How many so far.
     """
 
     def __init__(self, mode: Fault = "ok", delay_s: float = 0.3) -> None:
         self.mode: Fault = mode
-        self.delay_s, self.connections, self.port = delay_s, 0, 0
-        self.silent_units: set[int] = set()
+        self.delay_s, self.connections, self.requests, self.port = delay_s, 0, 0, 0
+        self.once: deque[Fault] = deque()
+        self.rule: Callable[[int, int], Fault | None] = lambda _unit, _first: None
+        self.image: RegisterImage | None = None
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -166,25 +181,38 @@ class FaultyServer:
         self._writers.add(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                tid, _, _, unit, fc, _, count = struct.unpack(
-                    ">HHHBBHH", await reader.readexactly(12)
-                )
-                mode = self.mode
+                request = await reader.readexactly(12)
+                self.requests += 1
+                mode = self._mode(*struct.unpack(">6xBxH2x", request))
                 if mode == "close":
                     break
-                if mode == "never" or unit in self.silent_units:
-                    continue
-                if mode == "late":
-                    await asyncio.sleep(self.delay_s)
-                writer.write(_answer(mode, tid, unit, fc, count))
-                await writer.drain()
+                if mode != "never":
+                    await self._answer(writer, mode, request)
         self._writers.discard(writer)
         writer.close()
 
+    def _mode(self, unit: int, first: int) -> Fault:
+        return self.rule(unit, first) or (self.once.popleft() if self.once else self.mode)
 
-def _answer(mode: Fault, tid: int, unit: int, fc: int, count: int) -> bytes:
-    value = {"ok": 0x1111, "late": 0x2222}.get(mode, 0x3333)
-    data = struct.pack(">H", value) * count
+    async def _answer(self, writer: asyncio.StreamWriter, mode: Fault, request: bytes) -> None:
+        tid, _, _, unit, fc, first, count = struct.unpack(">HHHBBHH", request)
+        if mode == "ok" and self.image is not None:
+            data = self.image.table(fc)[first : first + count].astype(">u2").tobytes()
+        else:
+            value = {"ok": 0x1111, "late": 0x2222, "split": 0x2222}.get(mode, 0x3333)
+            data = struct.pack(">H", value) * count
+        answer = _frame(mode, tid, unit, fc, data)
+        half = len(answer) // 2 if mode == "split" else 0
+        if half:
+            await asyncio.sleep(self.delay_s)
+            writer.write(answer[:half])
+        if mode in {"late", "split"}:
+            await asyncio.sleep(self.delay_s)
+        writer.write(answer[half:])
+        await writer.drain()
+
+
+def _frame(mode: Fault, tid: int, unit: int, fc: int, data: bytes) -> bytes:
     size = len(data)
     if mode == "garbage":
         return b"\x33" * 40
@@ -197,9 +225,9 @@ def _answer(mode: Fault, tid: int, unit: int, fc: int, count: int) -> bytes:
     head = struct.pack(
         ">HHHBBB",
         (tid + 7 & 0xFFFF) if mode == "tid" else tid,
-        0,
+        1 if mode == "protocol" else 0,
         len(data) + 3,
-        unit + 1 if mode == "unit" else unit,
+        unit + 1 & 0xFF if mode == "unit" else unit,
         fc + 1 if mode == "function" else fc,
         size,
     )

@@ -28,7 +28,7 @@ from agent.inference.host import WorkerHost
 from agent.registries.download import download
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, Peer, Verb, socket_path
-from agent.runtime.pipeline import Pipeline
+from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.rollout import ModelChoice, Rollout
 from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
@@ -108,6 +108,7 @@ class Daemon:
         )
         self.control = Control(socket_path(self._data_dir), self._verbs(), store.audit)
         self.pulse = Pulse(clock, stats, lambda: "")
+        self._wiring = Wiring()
         self.sources: dict[str, Any] = {}
         self.uplinks: dict[str, Uplink] = {}
         self.units: Units
@@ -190,7 +191,11 @@ class Daemon:
             self.pipeline.outlets.pop(name, None)
         for name in self.sources.keys() - settings.devices.keys() - {"agent"}:
             del self.sources[name]
-        self.pipeline.rewire(plan.wiring(settings), plan.streams(settings))
+        wiring = plan.wiring(settings)
+        if wiring != self._wiring:
+            self._wiring = wiring
+            diff.changed.append("alarms and windows")
+        self.pipeline.rewire(wiring, plan.streams(settings))
         return diff
 
     async def _shut_down(self) -> None:

@@ -39,6 +39,8 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "lineage": daemon.store.journal.lineage,
         },
         "system": {
+            "cpu_percent": _own(daemon, "cpu_percent"),
+            "rss_bytes": _own(daemon, "rss_bytes"),
             "loop_p99_ms": _finite(daemon.stats.percentile("loop.lateness_ms", 99)),
             "rows_per_s": daemon.stats.values.get("pipeline.rows_per_s", 0.0),
         },
@@ -117,6 +119,14 @@ def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
                 "age_s": (now_ns - ts_ns) / 1e9,
             }
     return found
+
+
+def _own(daemon: "Daemon", name: str) -> float | None:
+    """A number of the agent itself, as last measured."""
+    channel = daemon.pipeline.channels.get("agent")
+    if channel is None or channel.latest is None:
+        return None
+    return _finite(float(channel.latest.v[-1, channel.tags.column[f"agent/{name}"]]))
 
 
 def _models(daemon: "Daemon") -> dict[str, Any]:

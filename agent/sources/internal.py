@@ -15,7 +15,7 @@ from agent.core.tag import Tag, TagSet
 
 STREAM = "agent"
 
-_UNITS = {"_bytes": "By", "_percent": "%", "_ms": "ms", "_s": "s", "_degC": "degC"}
+_UNITS = {"_per_s": "1/s", "_bytes": "By", "_percent": "%", "_ms": "ms", "_s": "s", "_degC": "degC"}
 
 
 class Internal:

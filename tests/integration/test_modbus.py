@@ -1,8 +1,6 @@
 """The Modbus source against real servers."""
 
-import asyncio
 import time
-from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
@@ -11,46 +9,14 @@ from agent.config.base import Context
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
-from agent.sources.modbus import ModbusConfig
 from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
+from tests.polling import modbus, polling
 from tests.tools import until
-
-
-class Rows(list):
-    """What a source emitted."""
-
-    def __call__(self, batch, *, on_durable=None):
-        self.append(batch)
-
-    def good(self, stream="d"):
-        return [b for b in self if b.stream == stream and (b.q == Quality.GOOD).all()]
-
-    def last(self, stream="d"):
-        return next((b for b in reversed(self) if b.stream == stream), None)
 
 
 @pytest.fixture
 def ctx(tmp_path):
     return Context(SystemClock(), Stats(), "g", "edge/g", tmp_path)
-
-
-def config(url, tags=None, **more):
-    raw = {"type": "modbus", "connect": url, "unit": 1, "addressing": "zero_based",
-           "poll": "10ms", "timeout": "200ms", "tags": tags or {"t": {"reg": 0}}}  # fmt: skip
-    return ModbusConfig.model_validate(raw | more)
-
-
-@asynccontextmanager
-async def polling(*sources):
-    """Runs the sources and gives what they emit."""
-    rows = Rows()
-    tasks = [asyncio.create_task(s.run(rows)) for s in sources]
-    try:
-        yield rows
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_mixed_types_tables_and_classes(ctx):
@@ -59,85 +25,96 @@ async def test_mixed_types_tables_and_classes(ctx):
     image.set_float32(10, 31.25)
     image.holding[300] = 0xFFFE
     image.input[5] = 7
-    image.coils[3] = True
+    image.coils[3] = image.discrete[1999] = True
     tags = {
         "f": {"reg": 10, "as": "float32", "unit": "bar"},
         "i": {"reg": 300, "as": "int16", "scale": 0.5, "offset": 1},
         "in": {"reg": 5, "table": "input"},
         "on": {"reg": 3, "table": "coil"},
-        "bit": {"reg": 300, "bit": 15},
+        "shut": {"reg": 1999, "table": "discrete", "scale": -1, "offset": 1},
+        "bit15": {"reg": 300, "bit": 15},
+        "bit0": {"reg": 300, "bit": 0},
         "slow": {"reg": 5, "table": "input", "class": "slow"},
     }
     async with ModbusServer({1: image}) as server:
-        source = config(server.url, tags, classes={"slow": "50ms"}).build("d", ctx)
+        source = modbus(server.url, tags, classes={"slow": "50ms"}).build("d", ctx)
+        assert list(source.streams) == ["d", "d~slow"]
         async with polling(source) as rows:
             await until(lambda: rows.good() and rows.good("d~slow"))
-            assert rows.good()[0].v.tolist() == [[31.25, 0.0, 7.0, 1.0, 1.0]]
+            assert rows.good()[0].v.tolist() == [[31.25, 0.0, 7.0, 1.0, 0.0, 1.0, 0.0]]
             assert rows.good("d~slow")[0].v.tolist() == [[7.0]]
-            assert source.facts()["connected"]
+
+
+async def test_the_first_row_of_a_reachable_device_is_good(ctx):
+    """A start does not look like an outage: polling waits for the first attempt to connect."""
+    async with (
+        ModbusServer({1: RegisterImage()}) as server,
+        polling(modbus(server.url).build("d", ctx)) as rows,
+    ):
+        await until(lambda: rows)
+        assert rows.last_q() == Quality.GOOD
+
+
+async def test_facts_and_counts(ctx):
+    """The status says what a technician asks first; the counters count rows and samples."""
+    async with ModbusServer({1: RegisterImage()}) as server:
+        source = modbus(server.url, {"a": {"reg": 0}, "b": {"reg": 900}}).build("d", ctx)
+        assert not source.facts()["connected"]
+        async with polling(source) as rows:
+            await until(lambda: len(rows) >= 3)
+        facts = source.facts()
+        assert facts.pop("since_s") > 0
+        assert facts == {
+            "connected": True,
+            "endpoint": server.url,
+            "unit": 1,
+            "last_error": "",
+            "requests": 2,
+        }
+        numbers = ctx.stats.snapshot()
+        assert numbers["source/d.received_batches"] == len(rows)
+        assert numbers["source/d.received_samples"] == 2 * len(rows)
+        assert 0 < numbers["source/d.scan_ms.p50"] < 100
 
 
 async def test_one_connection_serves_all_units_of_an_endpoint(ctx):
-    """Devices behind one address share its connection."""
+    """Devices behind one address share its connection, and each gets its own values."""
+    images = {1: RegisterImage(), 2: RegisterImage()}
+    images[2].holding[0] = 22
+    async with ModbusServer(images) as server, FaultyServer() as counting:
+        two = [modbus(server.url, unit=u).build(f"d{u}", ctx) for u in (1, 2)]
+        three = [modbus(counting.url, unit=u).build(f"c{u}", ctx) for u in (1, 2, 3)]
+        async with polling(*two, *three) as rows:
+            await until(lambda: all(len(rows.good(s)) > 5 for s in ("d1", "d2", "c1", "c2", "c3")))
+        assert (rows.values("d1"), rows.values("d2")) == ({0.0}, {22.0})
+        assert counting.connections == 1
+
+
+async def test_many_requests_under_way_bring_every_block_its_own_data(ctx):
+    """With `window: 8` eight requests are under way; each answer lands in its block."""
     async with FaultyServer() as server:
-        two = [config(server.url, unit=u).build(f"d{u}", ctx) for u in (1, 2)]
-        async with polling(*two) as rows:
-            await until(lambda: rows.good("d1") and rows.good("d2"))
-        assert server.connections == 1
-
-
-async def test_a_dead_device_does_not_slow_another(ctx):
-    """A neighbour keeps its period while another device takes connections and never answers."""
-    async with ModbusServer({1: RegisterImage()}) as server, FaultyServer("never") as dead:
-        sources = config(server.url).build("d", ctx), config(dead.url).build("dead", ctx)
-        async with polling(*sources) as rows:
-            await until(lambda: len(rows.good()) >= 60, within_s=10)
-            times = np.array([b.t[0] for b in rows.good()[:60]])
-            assert np.median(np.diff(times)) < 20e6
-            await until(lambda: rows.last("dead") is not None)
-            assert (rows.last("dead").q < Quality.UNCERTAIN).all()
-
-
-async def test_a_silent_unit_behind_a_gateway_costs_its_neighbour_little(ctx):
-    """After its first timeouts a unit that does not answer is asked less often."""
-    async with FaultyServer() as gateway:
-        gateway.silent_units = {2}
-        alive = config(gateway.url, unit=1).build("d", ctx)
-        silent = config(gateway.url, unit=2, timeout="100ms").build("silent", ctx)
-        async with polling(alive, silent) as rows:
-            await until(lambda: len(rows.good()) >= 20)
-            await until(lambda: rows.last("silent") is not None)
-            began, seen = time.monotonic(), len(rows.good())
-            await until(lambda: len(rows.good()) >= seen + 60)
-            assert time.monotonic() - began < 60 * 0.010 * 2.5
-            assert gateway.connections == 1
-
-
-async def test_gone_and_back(ctx):
-    """A lost device gives Bad rows at its period, at once, and good ones when it is back."""
-    server = ModbusServer({1: RegisterImage()})
-    async with server:
-        source = config(server.url).build("d", ctx)
+        server.image = RegisterImage()
+        server.image.holding[:] = np.arange(2000)
+        tags = {f"t{reg}": {"reg": reg} for reg in range(0, 2000, 3)}
+        source = modbus(server.url, tags, window=8, poll="50ms").build("d", ctx)
+        assert source.facts()["requests"] == 16
         async with polling(source) as rows:
-            await until(rows.good)
-            await server.__aexit__()
-            await until(lambda: rows.last().q[0, 0] == Quality.BAD_NOT_CONNECTED, within_s=1)
-            seen = len(rows)
-            await until(lambda: len(rows) > seen + 3, within_s=1)
-            assert not source.facts()["connected"]
-            await server.__aenter__()
-            await until(lambda: rows.last().q[0, 0] == Quality.GOOD, within_s=10)
+            await until(lambda: len(rows.good()) >= 5)
+        want = np.arange(0, 2000, 3, dtype=np.float64)
+        assert all((b.v[0] == want).all() for b in rows.good())
+        assert len(rows.good()) == len(rows)
 
 
-async def test_a_refused_block_spoils_only_its_own_tags(ctx):
-    """Exception 2 for one request leaves the others good."""
-    tags = {"ok": {"reg": 0}, "gone": {"reg": 5000}}
-    async with (
-        ModbusServer({1: RegisterImage()}) as server,
-        polling(config(server.url, tags).build("d", ctx)) as rows,
-    ):
-        await until(lambda: rows.last() is not None and rows.last().q[0, 0] == Quality.GOOD)
-        assert rows.last().q.tolist() == [[Quality.GOOD, Quality.BAD_CONFIG]]
+async def test_scans_keep_their_grid_and_never_stack(ctx):
+    """A device slower than its period is polled at every second or third point of the grid."""
+    async with FaultyServer("late", delay_s=0.025) as server:
+        source = modbus(server.url, timeout="500ms").build("d", ctx)
+        async with polling(source) as rows:
+            await until(lambda: len(rows) >= 10)
+        times = np.array([int(b.t[0]) for b in rows])
+        assert np.diff(times).min() > 24e6
+        assert ctx.stats.values["modbus/d.overruns"] >= 2 * (len(rows) - 1)
+        assert rows.values() == {float(0x2222)}
 
 
 async def test_a_row_polled_twice_is_dropped(ctx):
@@ -146,51 +123,40 @@ async def test_a_row_polled_twice_is_dropped(ctx):
     reads = []
     image.on_read = lambda *_: reads.append(0)
     async with ModbusServer({1: image}) as server:
-        source = config(server.url, {"row": {"reg": 0}}, once_per="row").build("d", ctx)
+        source = modbus(server.url, {"row": {"reg": 0}}, once_per="row").build("d", ctx)
         async with polling(source) as rows:
             await until(lambda: len(reads) > 5)
-            assert len(rows.good()) == 1
+            assert len(rows) == 1
             image.holding[0] = 1
-            await until(lambda: len(rows.good()) == 2)
+            await until(lambda: len(rows) == 2)
+            assert rows.last().v.tolist() == [[1.0]]
 
 
-WRONG = ["short", "unit", "function", "tid", "bytecount", "exception", "never", "close", "garbage"]
+async def test_a_device_can_be_named(ctx):
+    """`localhost` has two addresses; the one that nobody serves does not stop the other."""
+    async with ModbusServer({1: RegisterImage()}) as server:
+        source = modbus(f"tcp://localhost:{server.port}").build("d", ctx)
+        async with polling(source) as rows:
+            await until(rows.good, within_s=10)
 
 
-@pytest.mark.parametrize("mode", WRONG)
-async def test_no_wrong_answer_becomes_a_value(ctx, mode):
-    """A wrong answer is a Bad row; when the device is right again so are the rows."""
+async def test_an_endpoint_is_used_again_after_a_reload(ctx):
+    """When all devices behind an endpoint left, the next one gets a fresh connection."""
     async with FaultyServer() as server:
-        source = config(server.url, timeout="50ms").build("d", ctx)
-        async with polling(source) as rows:
-            await until(rows.good)
-            server.mode = mode
-            await until(lambda: rows.last().q[0, 0] < Quality.UNCERTAIN)
-            server.mode = "ok"
-            seen = len(rows.good())
-            await until(lambda: len(rows.good()) > seen + 5, within_s=10)
-            assert {float(b.v[0, 0]) for b in rows.good()} == {float(0x1111)}
+        for expected in (1, 2):
+            async with polling(modbus(server.url).build("d", ctx)) as rows:
+                await until(rows.good)
+            assert server.connections == expected
 
 
-async def test_a_late_answer_is_never_taken_for_the_next(ctx):
-    """An answer that comes after its timeout belongs to no later scan."""
-    async with FaultyServer(delay_s=0.08) as server:
-        source = config(server.url, timeout="50ms").build("d", ctx)
-        async with polling(source) as rows:
-            await until(rows.good)
-            server.mode = "late"
-            await until(lambda: rows.last().q[0, 0] < Quality.UNCERTAIN)
-            bad = len(rows) - len(rows.good())
-            await until(lambda: len(rows) - len(rows.good()) > bad + 3)
-            server.mode = "ok"
-            seen = len(rows.good())
-            await until(lambda: len(rows.good()) > seen + 5, within_s=10)
-            assert {float(b.v[0, 0]) for b in rows.good()} == {float(0x1111)}
-
-
-async def test_a_name_nobody_knows_stops_nothing(ctx):
-    """A host that cannot be looked up is a Bad row and a clear error."""
-    source = config("tcp://no-such-host.invalid:502", timeout="300ms").build("d", ctx)
-    async with polling(source) as rows:
-        await until(lambda: "no-such-host.invalid" in source.facts()["last_error"], within_s=10)
-        assert rows.last().q[0, 0] == Quality.BAD_NOT_CONNECTED
+async def test_the_period_is_kept(ctx):
+    """Sixty polls of 10 ms take their time and not more."""
+    async with (
+        ModbusServer({1: RegisterImage()}) as server,
+        polling(modbus(server.url).build("d", ctx)) as rows,
+    ):
+        await until(rows.good)
+        began = time.monotonic()
+        seen = len(rows)
+        await until(lambda: len(rows) >= seen + 60)
+        assert 0.5 < time.monotonic() - began < 1.5

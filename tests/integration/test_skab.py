@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from simulators.models import t2q_model
 
 from simulators import skab
+from simulators.models import t2q_model
 from simulators.replay import read_csv
 
 pytestmark = pytest.mark.needs("mosquitto")

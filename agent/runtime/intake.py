@@ -1,0 +1,142 @@
+"""Model files on their way in: fetched or copied, and believed only after their hash."""
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agent.core.errors import PermanentError, TransientError
+from agent.core.ports import Artifact, ArtifactStore, Offer, Registry
+
+log = structlog.get_logger()
+
+MAX_MODEL: Final = 500_000_000
+"""Bytes a model file may have."""
+
+Download = Callable[[Registry, Offer, Path], Awaitable[Path]]
+
+
+class Intake:
+    """The artifact store as the rollout uses it: no file is collected while it is under way."""
+
+    def __init__(self, artifacts: ArtifactStore, download: Download, downloads: Path) -> None:
+        self._artifacts, self._download, self._downloads = artifacts, download, downloads
+        self._under_way: Counter[str] = Counter()
+        self._disk = asyncio.Lock()
+
+    async def verified(self, artifact: Artifact) -> bytes:
+        """The bytes of *artifact*; `PermanentError` when the disk no longer has what it had."""
+        path = self._artifacts.path(artifact.digest)
+        try:
+            data = b"" if path is None else await asyncio.to_thread(path.read_bytes)
+        except OSError:
+            data = b""
+        if await asyncio.to_thread(_sha256, data) != artifact.digest:
+            raise PermanentError(
+                f"the file of version {artifact.version} is missing or damaged on disk",
+                where=f"model {artifact.name}",
+                fix="Check the disk of data_dir; `edge-agent models pull` brings the file again.",
+                code="E648",
+            )
+        return data
+
+    async def fetch(self, registry: Registry, offer: Offer) -> Artifact:
+        """The offered version, verified and in the store; downloaded only if it is not there.
+
+        Call it while `keeping` the digest.
+        """
+        artifact = Artifact(offer.name, offer.version, offer.release, offer.sha256, Path())
+        try:
+            await self.verified(artifact)
+        except PermanentError:
+            part = await self._download(registry, offer, self._folder(offer.name))
+            await asyncio.to_thread(self._artifacts.add, part, offer.sha256, offer.size)
+        path = self._artifacts.path(offer.sha256) or Path()
+        return Artifact(offer.name, offer.version, offer.release, offer.sha256, path)
+
+    async def local(self, name: str, file: Path) -> Artifact:
+        """The operator's file, copied into the store: later changes to it do no harm.
+
+        Its version is the first 12 digits of its SHA-256, its release 0. Call it while
+        `keeping` nothing; keep its digest until it is written down.
+        """
+        data = await asyncio.to_thread(_bounded, name, file)
+        digest = await asyncio.to_thread(_sha256, data)
+        artifact = Artifact(name, digest[:12], 0, digest, Path())
+        async with self.keeping(digest):
+            try:
+                await self.verified(artifact)
+            except PermanentError:
+                await asyncio.to_thread(self._copy, name, data, digest)
+        return Artifact(name, digest[:12], 0, digest, self._artifacts.path(digest) or Path())
+
+    @asynccontextmanager
+    async def keeping(self, digest: str) -> AsyncIterator[None]:
+        """*digest* is not collected meanwhile."""
+        async with self._disk:
+            self._under_way[digest] += 1
+        try:
+            yield
+        finally:
+            self._under_way[digest] -= 1
+
+    async def collect(self, keep: Collection[str]) -> None:
+        """Delete every file that is neither in *keep* nor under way."""
+        async with self._disk:
+            kept = set(keep) | {d for d, n in self._under_way.items() if n > 0}
+            gone = await asyncio.to_thread(self._artifacts.collect, kept)
+        if gone:
+            log.info("models.collected", digests=[d[:12] for d in gone])
+
+    def _copy(self, name: str, data: bytes, digest: str) -> None:
+        part = self._folder(name) / f"{digest}.part"
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+        except OSError as e:
+            raise TransientError(
+                f"the model file cannot be copied ({e.strerror})",
+                where=str(part),
+                fix="Check the disk of data_dir.",
+                code="E633",
+            ) from e
+        self._artifacts.add(part, digest, len(data))
+
+    def _folder(self, name: str) -> Path:
+        """Where downloads of one model are kept; also for a model that is called ``..``."""
+        return self._downloads / f"model-{name}"
+
+
+def _bounded(name: str, file: Path) -> bytes:
+    """A regular file of a sane size; a pipe or a device would never end."""
+    size = 0
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as opened:
+            size = os.fstat(fd).st_size
+            data = opened.read(MAX_MODEL + 1) if 0 < size <= MAX_MODEL else b""
+    except OSError as e:
+        raise PermanentError(
+            f"the model file {file} cannot be read ({e.strerror})",
+            where=f"model {name}",
+            fix="Correct `file`, or let the user edge-agent read it.",
+            code="E644",
+        ) from e
+    if not 0 < len(data) <= MAX_MODEL:
+        raise PermanentError(
+            f"the model file {file} has {size} bytes; a model has 1 to {MAX_MODEL}",
+            where=f"model {name}",
+            fix="Correct `file`.",
+            code="E644",
+        )
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
