@@ -1,6 +1,7 @@
 """Modbus TCP devices: one that is right (pymodbus), one that answers wrongly as told."""
 
 import asyncio
+import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ _HOLDING: Final = 3
 _INPUT: Final = 4
 
 OnRead = Callable[[int, int, int], None]
+
+for _name in ("pymodbus", "pymodbus.logging"):  # 25 kB of hexadecimal for each lost connection
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(eq=False)
