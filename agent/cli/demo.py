@@ -1,8 +1,11 @@
 """`edge-agent demo`: a plant, a broker, a model and the agent on this machine, with no setup."""
 
 import importlib
+import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
+import agent
 from agent.core.errors import AgentError
 
 HELP = "run the whole thing on this machine with a simulated plant"
@@ -18,6 +21,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Hand over to the simulators, which come with the source and not with the package."""
+    sys.path.insert(0, str(Path(agent.__file__).parents[1]))  # the checkout, if this is one
     try:
         demo = importlib.import_module("simulators.demo")
     except ModuleNotFoundError as e:
