@@ -5,7 +5,7 @@ import logging
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,8 +17,9 @@ from pymodbus.transaction import TransactionManager
 
 from agent.core.ports import Clock
 from agent.core.quality import Quality
-from agent.links.modbus_scan import HEADER, LONGEST, Fit, Scan
+from agent.links.modbus_scan import HEADER, LONGEST, Fit, Job, Scan
 from agent.links.names import Lookup
+from agent.links.turns import Priority, Turns
 
 RETRY_BASE_S: Final = 0.5
 RETRY_CAP_S: Final = 15.0
@@ -35,6 +36,9 @@ _HALF_OPEN: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
 )
 """Let the kernel notice within seconds that a peer vanished without a word."""
+
+Ask = Callable[[Job, float], Awaitable[None]]
+"""Runs one job of a held line within so many seconds; the verdict is in ``job.quality``."""
 
 for _name in ("pymodbus", "pymodbus.logging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -54,7 +58,7 @@ class _Scanner(TransactionManager):
         super().__init__(client.ctx.comm_params, framer, 0, False, None, None, None)
         self.gone: asyncio.Future[None] = self.loop.create_future()
         self.distrusted = self.served = False
-        self._scan: Scan | None = None
+        self._scan: Job | None = None
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
         self._rest = b""
@@ -88,7 +92,7 @@ class _Scanner(TransactionManager):
             if not future.done():
                 future.set_result(None)
 
-    async def run(self, scan: Scan, timeout_s: float, window: int) -> None:
+    async def run(self, scan: Job, timeout_s: float, window: int) -> None:
         """One scan; the verdict of each request is in ``scan.quality``."""
         scan.begin(self._tid)
         self._tid = (self._tid + len(scan)) & 0xFFFF
@@ -110,7 +114,7 @@ class _Scanner(TransactionManager):
         elif not self._done.done():
             self._done.set_result(None)
 
-    def _send(self, scan: Scan, count: int) -> None:
+    def _send(self, scan: Job, count: int) -> None:
         requests = scan.requests(count)
         if requests and self.alive:
             transport: Any = self.transport
@@ -141,7 +145,7 @@ class _Scanner(TransactionManager):
         if settled and scan is not None:
             self._progressed(scan, settled)
 
-    def _progressed(self, scan: Scan, settled: int) -> None:
+    def _progressed(self, scan: Job, settled: int) -> None:
         self.served, self._progress_s = True, self.loop.time()
         if not scan.complete:
             self._send(scan, settled)
@@ -178,8 +182,8 @@ class Endpoint:
         self.error = "not connected yet"
         self._lookup = Lookup(host)
         self._scanner: _Scanner | None = None
-        self._turn = asyncio.Lock()
-        self._tried = asyncio.Event()
+        self._turns = Turns()
+        self._tried, self._up = asyncio.Event(), asyncio.Event()
         self._users: Counter[int] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._silent: dict[int, _Silence] = {}
@@ -221,25 +225,42 @@ class Endpoint:
         complete or *timeout_s* passes without an answer. A unit that did not answer is asked
         less often, so that it costs its neighbours little.
         """
-        async with self._turn:
-            scanner = self._scanner
-            if scanner is None or not scanner.alive:
-                scan.fail(Quality.BAD_NOT_CONNECTED)
-                return
-            silence = self._silent.setdefault(scan.unit, _Silence())
-            if silence.ask_at_s > self._clock.mono_s():
+        async with self._turns.taken(Priority.SCAN):
+            silence = self._silent.get(scan.unit)
+            if self.connected and silence and silence.ask_at_s > self._clock.mono_s():
                 scan.fail(Quality.BAD_COMM)
-                return
-            await scanner.run(scan, timeout_s, window)
-            if scanner.distrusted:
-                self.error = f"unit {scan.unit} gave an answer that does not fit its request"
-                self._missed(silence, scanner, timeout_s)
-            elif not scanner.alive:
-                scan.quality[scan.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
-            elif (scan.quality == Quality.BAD_COMM).all():
-                self._missed(silence, scanner, timeout_s)
             else:
-                silence.answered, silence.misses = True, 0
+                await self._run(scan, timeout_s, window)
+
+    @asynccontextmanager
+    async def held(self, priority: Priority) -> AsyncIterator[Ask]:
+        """Have the line for several jobs between which nobody else may come."""
+        async with self._turns.taken(priority):
+            yield self._run
+
+    async def back(self, within_s: float) -> bool:
+        """Wait for a lost connection; is there one?"""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), within_s)
+        return self.connected
+
+    async def _run(self, job: Job, timeout_s: float, window: int = 1) -> None:
+        """Run *job*, whose turn it is; never raises."""
+        scanner = self._scanner
+        if scanner is None or not scanner.alive:
+            job.fail(Quality.BAD_NOT_CONNECTED)
+            return
+        silence = self._silent.setdefault(job.unit, _Silence())
+        await scanner.run(job, timeout_s, window)
+        if scanner.distrusted:
+            self.error = f"unit {job.unit} gave an answer that does not fit its request"
+            self._missed(silence, scanner, timeout_s)
+        elif not scanner.alive:
+            job.quality[job.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
+        elif (job.quality == Quality.BAD_COMM).all():
+            self._missed(silence, scanner, timeout_s)
+        else:
+            silence.answered, silence.misses = True, 0
 
     def _missed(self, silence: _Silence, scanner: _Scanner, timeout_s: float) -> None:
         """A unit gave no answer: spare it if others do, else doubt the connection."""
@@ -260,9 +281,11 @@ class Endpoint:
                 try:
                     self._scanner, self.error = scanner, ""
                     self._tried.set()
+                    self._up.set()
                     await asyncio.shield(scanner.gone)
                     self.error = self.error or "connection lost"
                 finally:
+                    self._up.clear()
                     scanner.end()
                     if self._scanner is scanner:
                         self._scanner = None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,9 @@ REFUSAL: Final = {
     2: "illegal data address",
     3: "illegal data value",
     4: "device failure",
+    5: "acknowledge, the device works on it",
     6: "device busy",
+    8: "memory parity error",
     10: "gateway path unavailable",
     11: "gateway target does not respond",
 }
@@ -64,6 +66,37 @@ class Read:
     def __str__(self) -> str:
         what = "bits" if self.function in BITS else "registers"
         return f"function {self.function}, {what} {self.first} to {self.first + self.count - 1}"
+
+
+class Job(Protocol):
+    """What a connection can run: requests that share one future, and their verdicts."""
+
+    unit: int
+    quality: NDArray[np.uint8]
+    """Quality of the answer to each request."""
+
+    @property
+    def complete(self) -> bool:
+        """Every request is settled."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def fail(self, quality: Quality) -> None:
+        """Every answer is Bad for one reason; nothing is sent."""
+        ...
+
+    def begin(self, tid: int) -> None:
+        """Start over, with transaction ids from *tid* (0..65535) on."""
+        ...
+
+    def requests(self, count: int) -> bytes:
+        """The next *count* requests to send; empty when all are under way."""
+        ...
+
+    def take(self, data: bytes, at: int, end: int) -> Fit:
+        """Check the whole answer ``data[at:end]`` and, if it fits, keep its data."""
+        ...
 
 
 class Scan:
