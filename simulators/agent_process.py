@@ -59,10 +59,10 @@ class AgentProcess:
         """
         self.config = Path(config)
         self.data_dir = _data_dir(self.config)
-        self.socket = self.data_dir / "control.sock"
         self.log = self.config.with_suffix(".log")
         self._ready_within_s, self._grace_s = ready_within_s, grace_s
         self._env, self._command = dict(env or {}), command
+        self.socket = Path(self._env.get("RUNTIME_DIRECTORY", self.data_dir)) / "control.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -113,17 +113,33 @@ def garbage() -> bytes:
     return b"<html><body>502 Bad Gateway</body></html>"
 
 
-def nan() -> bytes:
-    """Loads, runs, and answers NaN."""
-    return _model(
-        [
-            helper.make_node("ReduceSumSquare", ["window"], ["s"], axes=[1, 2], keepdims=0),
-            helper.make_node("Sub", ["minus", "s"], ["negative"]),
-            helper.make_node("Log", ["negative"], ["score"]),
-        ],
-        [_info("score", ["b"])],
-        [_float("minus", -1.0)],
-    )
+def _above(limit: float) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """``sum`` (b,) of each window; ``bad`` (b,): is it above *limit*?"""
+    nodes = [
+        helper.make_node("ReduceSum", ["window", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "limit"], ["bad"]),
+    ]
+    return nodes, [_int("axes", [1, 2]), _float("limit", limit)]
+
+
+def _any_above(limit: float) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """``any``, int64 scalar: 1 if one of the windows has a sum above *limit*, else 0."""
+    nodes, initializers = _above(limit)
+    nodes += [
+        helper.make_node("Cast", ["bad"], ["each"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["each"], ["any"], keepdims=0),
+    ]
+    return nodes, initializers
+
+
+def nan(limit: float = -1.0) -> bytes:
+    """Loads, runs, and answers NaN when the sum of the window is above *limit*."""
+    nodes, initializers = _above(limit)
+    nodes += [
+        helper.make_node("Sub", ["limit", "sum"], ["left"]),
+        helper.make_node("Sqrt", ["left"], ["score"]),
+    ]
+    return _model(nodes, [_info("score", ["b"])], initializers)
 
 
 def crash(limit: float | None = None) -> bytes:
@@ -132,14 +148,13 @@ def crash(limit: float | None = None) -> bytes:
     Args:
         limit: Die only when the sum of the window is above it; None dies at every run.
     """
-    nodes = [helper.make_node("ReduceSum", ["window", "axes"], ["sum"], keepdims=0)]
-    initializers = [_int("axes", [1, 2]), _int("least", -(2**63)), _int("minus", [-1])]
+    nodes, initializers = _above(0.0 if limit is None else limit)
     if limit is None:
-        nodes.append(helper.make_node("IsNaN", ["sum"], ["strange"]))
-        nodes.append(helper.make_node("Not", ["strange"], ["bad"]))
-    else:
-        initializers.append(_float("limit", limit))
-        nodes.append(helper.make_node("Greater", ["sum", "limit"], ["bad"]))
+        nodes[-1:] = [
+            helper.make_node("IsNaN", ["sum"], ["strange"]),
+            helper.make_node("Not", ["strange"], ["bad"]),
+        ]
+    initializers += [_int("least", -(2**63)), _int("minus", [-1])]
     initializers.append(_int("one", [1]))
     nodes += [
         helper.make_node("Where", ["bad", "minus", "one"], ["by"]),
@@ -149,8 +164,12 @@ def crash(limit: float | None = None) -> bytes:
     return _model(nodes, [_info("score", ["b"])], initializers)
 
 
-def endless() -> bytes:
-    """A loop that never ends: no answer, one core busy."""
+def endless(limit: float | None = None) -> bytes:
+    """A loop that never ends: no answer, one core busy.
+
+    Args:
+        limit: Only when the sum of a window is above it; None: at every run.
+    """
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["more_in"], ["more"]),
@@ -164,27 +183,28 @@ def endless() -> bytes:
         ],
         [helper.make_tensor_value_info("more", TensorProto.BOOL, []), _info("x", ["b"])],
     )
-    return _model(
-        [
-            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
-            helper.make_node("Loop", ["", "true", "mean"], ["score"], body=body),
-        ],
-        [_info("score", ["b"])],
-        [numpy_helper.from_array(np.array(True), "true")],
-    )
+    nodes, initializers = _any_above(-np.inf if limit is None else limit)
+    nodes += [
+        helper.make_node("Cast", ["any"], ["endless"], to=TensorProto.BOOL),
+        helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Loop", ["", "endless", "mean"], ["score"], body=body),
+    ]
+    return _model(nodes, [_info("score", ["b"])], initializers)
 
 
-def out_of_memory() -> bytes:
-    """Asks for 4 TB at the first run."""
-    return _model(
-        [
-            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=1),
-            helper.make_node("Expand", ["mean", "shape"], ["huge"]),
-            helper.make_node("ReduceMean", ["huge"], ["score"], axes=[1, 2], keepdims=0),
-        ],
-        [_info("score", ["b"])],
-        [_int("shape", [1, 2**20, 2**20])],
-    )
+def out_of_memory(limit: float = -np.inf) -> bytes:
+    """Asks for 4 TB when the sum of a window is above *limit*."""
+    nodes, initializers = _any_above(limit)
+    nodes += [
+        helper.make_node("Mul", ["any", "more"], ["much"]),
+        helper.make_node("Add", ["much", "one"], ["shape"]),
+        helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=1),
+        helper.make_node("Expand", ["mean", "shape"], ["huge"]),
+        helper.make_node("ReduceMean", ["huge"], ["score"], axes=[1, 2], keepdims=0),
+    ]
+    size = 2**20 - 1
+    initializers += [_int("more", [0, size, size]), _int("one", [1, 1, 1])]
+    return _model(nodes, [_info("score", ["b"])], initializers)
 
 
 def external_data() -> bytes:

@@ -1,6 +1,7 @@
 """Markers: what a test needs from the machine, and how to get it."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -11,14 +12,23 @@ _PACKAGES = {
     "mosquitto_sub": "mosquitto-clients",
     "strace": "strace",
     "faketime": "libfaketime faketime",
+    "mkfs.ext4": "e2fsprogs",
+    "unshare": "util-linux",
 }
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
+SEED = int(os.environ.get("EDGE_AGENT_SEED") or random.SystemRandom().randrange(2**32))
+"""Of every random instant; EDGE_AGENT_SEED repeats a run."""
 
 
 def data_dir() -> Path:
     """Folder with ``data/`` and ``models/``: EDGE_AGENT_DATA, else ../shared."""
     default = Path(__file__).resolve().parents[2] / "shared"
     return Path(os.environ.get("EDGE_AGENT_DATA", default))
+
+
+def pytest_report_header() -> str:
+    """The seed, so that a run can be repeated."""
+    return f"EDGE_AGENT_SEED={SEED}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -45,3 +55,9 @@ def _missing(reason: str) -> None:
 def real_data() -> Path:
     """The folder with real measurements and reference models."""
     return data_dir()
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Randomness of this test alone, whatever runs beside it."""
+    return random.Random(f"{SEED}/{request.node.name}")

@@ -4,6 +4,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
+from agent.config.schema import ModelSection
 from agent.core.quality import word
 from agent.runtime.units import Running, State
 
@@ -64,14 +65,19 @@ def _reasons(daemon: "Daemon") -> list[str]:
         if not (r := _sink(daemon, n))["connected"]
     ]
     for name, model in daemon.loaded.settings.models.items():
-        running = daemon.units.running.get(f"model/{name}")
-        lanes = [daemon.scoring.lanes.get(i) for i in model.instances]
-        if running is not None and running.last_error:
-            found.append(f"model {name}: {running.last_error}")
-        elif None in lanes:
-            found.append(f"model {name}: no version in service")
-        found += [f"model {name}: {lane.error}" for lane in lanes if lane and lane.error]
+        found += [f"model {name}: {text}" for text in _model_reasons(daemon, name, model)]
     return found
+
+
+def _model_reasons(daemon: "Daemon", name: str, model: ModelSection) -> list[str]:
+    """What the unit, the rollout and the instances say of one model, each once."""
+    running = daemon.units.running.get(f"model/{name}")
+    lanes = [daemon.scoring.lanes.get(i) for i in model.instances]
+    texts = ["" if running is None else running.last_error]
+    texts += [m["last_error"] for m in daemon.rollout.list() if m["name"] == name]
+    texts += [lane.error for lane in lanes if lane is not None]
+    found = list(dict.fromkeys(filter(None, texts)))
+    return found or (["no version in service"] if None in lanes else [])
 
 
 def _unit(running: Running | None) -> dict[str, Any]:
