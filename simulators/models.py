@@ -262,6 +262,14 @@ def fixed(batch: int, rows: int = 5, tags: int = 3) -> bytes:
     return data
 
 
+def promises(columns: int) -> bytes:
+    """Declares ``score`` (b, columns) and returns one column for each input."""
+    return _model(
+        [helper.make_node("ReduceMean", ["window"], ["score"], axes=[1], keepdims=0)],
+        [_info("score", ["b", columns])],
+    )
+
+
 def flat(features: int, dtype: int = TensorProto.DOUBLE) -> bytes:
     """Input (b, features) of *dtype* -> ``label`` int64 (b,), ``pair`` (b, 2): least and most."""
     nodes = [

@@ -8,44 +8,33 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from agent import __version__
 from agent.app import plan
 from agent.app.boot import Loaded, accept, boot, keep
+from agent.app.models import Models
 from agent.app.status import status
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
-from agent.config.schema import ModelSection, SelfSection
+from agent.config.schema import SelfSection
 from agent.core.errors import ConfigError, PermanentError
-from agent.core.history import History
-from agent.core.ports import Artifact, Clock, LoadedModel, Registry
+from agent.core.ports import Clock
 from agent.core.stats import Stats
-from agent.core.window import CountWindow, last_rows
-from agent.inference.host import WorkerHost
-from agent.registries.download import download
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, Peer, Verb, socket_path
 from agent.runtime.pipeline import Pipeline, Wiring
-from agent.runtime.rollout import ModelChoice, Rollout
-from agent.runtime.schedule import Schedule
-from agent.runtime.scoring import Scoring
 from agent.runtime.systemd import Pulse, notify
 from agent.runtime.thin import Thin
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
 from agent.runtime.uplink import Uplink
 from agent.sources.internal import Internal
-from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store, open_store
 
 log = structlog.get_logger()
 
 SCORING_DRAIN_S: Final = 2.0
 UPLINK_DRAIN_S: Final = 10.0
-TRIAL_WINDOWS: Final = 8
-"""Stored windows on which a candidate is tried."""
 
 
 async def serve(config_path: Path) -> int:
@@ -87,25 +76,18 @@ class Daemon:
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
         self.pipeline = Pipeline(store.journal, store.state, clock, stats)
-        self.host = WorkerHost(stats, clock)
-        self.host.on_quarantine = self._quarantined
-        self.scoring = Scoring(self.host, self.pipeline.emit, self._history, clock, stats)
-        self.pipeline.arrivals = self.scoring
-        self.schedule = Schedule()
-        self.rollout = Rollout(
-            FileArtifacts(self._data_dir / "models"),
-            store.state,
-            store.audit,
-            trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
-            switch=self._switch,
-            windows=self._windows,
-            registries=self._registry,
-            download=download,
-            downloads=self._data_dir / "downloads",
-            clock=clock,
-            stats=stats,
-            withdraw=self.scoring.deactivate,
+        self.models = Models(
+            lambda: self.loaded.settings,
+            lambda: self.ctx,
+            store,
+            self.pipeline,
+            self._data_dir,
+            clock,
+            stats,
         )
+        self.scoring, self.rollout = self.models.scoring, self.models.rollout
+        self.pipeline.arrivals = self.scoring
+        self.pipeline.on_step = self.models.stepped
         self.control = Control(socket_path(self._data_dir), self._verbs(), store.audit)
         self.pulse = Pulse(clock, stats, lambda: "")
         self._wiring = Wiring()
@@ -118,8 +100,7 @@ class Daemon:
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Start, wait for the signal to end, end in order."""
-        await stack.enter_async_context(self.host)
-        await stack.enter_async_context(self.schedule)
+        await stack.enter_async_context(self.models)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -191,6 +172,7 @@ class Daemon:
             self.pipeline.outlets.pop(name, None)
         for name in self.sources.keys() - settings.devices.keys() - {"agent"}:
             del self.sources[name]
+        self.models.apply(old)
         wiring = plan.wiring(settings)
         if wiring != self._wiring:
             self._wiring = wiring
@@ -296,73 +278,6 @@ class Daemon:
             "durable": journal.durable,
             "lineage": journal.lineage,
         }
-
-    def run_model(self, name: str, section: ModelSection) -> Callable[[], Awaitable[None]]:
-        """A model: the version that was active goes back into service, then its registry rules."""
-
-        async def run() -> None:
-            choice = plan.choice(name, section)
-            try:
-                await self.rollout.start(choice)
-                if section.registry is not None:
-                    self.schedule.every(
-                        section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
-                    )
-                await asyncio.Event().wait()
-            finally:
-                self.schedule.remove(f"poll/{name}")
-                self.scoring.deactivate(name)
-
-        return run
-
-    # What the rollout asks
-
-    def _history(self, stream: str) -> History | None:
-        channel = self.pipeline.channels.get(stream)
-        return channel.history if channel is not None else None
-
-    def _registry(self, name: str) -> Registry:
-        section: Any = self.loaded.settings.registries[name]
-        registry: Registry = section.build(name, self.ctx)
-        return registry
-
-    async def _switch(self, model: str, artifact: Artifact, data: bytes) -> LoadedModel | None:
-        """Load beside the version in service, then swap between two windows."""
-        if model not in self.loaded.settings.models:
-            return None
-        loaded = await self.host.load(artifact.digest, data)
-        before = {lane.origin.digest for lane in self.scoring.lanes.values()}
-        self.scoring.activate(artifact, loaded, plan.instances(self.loaded.settings, model))
-        after = {lane.origin.digest for lane in self.scoring.lanes.values()}
-        for digest in before - after:
-            await self.host.unload(digest)
-        return loaded
-
-    async def _windows(self, choice: ModelChoice) -> NDArray[np.float32] | None:
-        """Stored windows of the model's instances, float32 (b, w, k); None without history."""
-        found: list[NDArray[np.float32]] = []
-        if choice.name not in self.loaded.settings.models:
-            return None
-        for one in plan.instances(self.loaded.settings, choice.name):
-            if not isinstance(one.window, CountWindow):
-                continue
-            stream, columns = one.parts[0]
-            rows = await self.store.journal.read(stream, one.window.rows + TRIAL_WINDOWS)
-            if rows is None or max(columns) >= len(rows.tags):
-                continue
-            history = History(rows.tags, len(rows))
-            history.append(rows)
-            cuts = [
-                last_rows(history, np.array(columns, np.intp), one.window, back)
-                for back in range(TRIAL_WINDOWS)
-            ]
-            found += [c.x for c in cuts if c is not None and np.isfinite(c.x).all()]
-        return np.stack(found) if found else None
-
-    def _quarantined(self, digest: str, reason: str) -> None:
-        job = asyncio.ensure_future(self.rollout.failed(digest, reason))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
 
     # What the control socket answers
 

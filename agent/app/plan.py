@@ -1,19 +1,24 @@
 """From settings to what must run: units, and how the pipeline is wired."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.config.schema import ModelSection, Settings
 from agent.core.alarms import AlarmSpec
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, GridWindow, Window
 from agent.runtime.pipeline import Wiring
-from agent.runtime.rollout import ModelChoice
 from agent.runtime.scoring import InstancePlan
+from agent.runtime.trial import Fit
 from agent.runtime.units import Layer, Unit
+from agent.runtime.versions import ModelChoice
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
+
+
+TRIAL_DEADLINE_S: Final = 10.0
+"""At least so long a trial may run: it scores many windows, on a machine that has work to do."""
 
 
 def _ns(seconds: float) -> int:
@@ -78,8 +83,12 @@ def choice(name: str, model: ModelSection) -> ModelChoice:
         file=None if model.file is None else Path(model.file),
         registry=model.registry or "",
         channel=model.channel or "",
-        inputs=inputs,
-        rows=model.window.rows,
+        fit=Fit(
+            model.window.rows,
+            inputs,
+            "" if model.decide is None else model.decide.output,
+            max(TRIAL_DEADLINE_S, model.deadline_s),
+        ),
         poll_s=model.poll_s,
     )
 
@@ -161,10 +170,16 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         for n, s in settings.sinks.items()
     ]
     wanted += [
-        Unit(f"model/{n}", Layer.MODEL, (m, _registry(settings, m)), daemon.run_model(n, m))
+        Unit(f"model/{n}", Layer.MODEL, _what_serves(settings, n), daemon.models.run(n, m))
         for n, m in settings.models.items()
     ]
     return {u.name: u for u in wanted}
+
+
+def _what_serves(settings: Settings, name: str) -> object:
+    """A model starts anew when its section, its registry, or the place of its inputs changes."""
+    model = settings.models[name]
+    return model, _registry(settings, model), instances(settings, name)
 
 
 def _registry(settings: Settings, model: ModelSection) -> object:

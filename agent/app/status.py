@@ -70,11 +70,16 @@ def _reasons(daemon: "Daemon") -> list[str]:
 
 
 def _model_reasons(daemon: "Daemon", name: str, model: ModelSection) -> list[str]:
-    """What the unit, the rollout and the instances say of one model, each once."""
+    """What the rollout, the unit and the instances say of one model, each once.
+
+    What an operator decided (a rollback) is no trouble; why its unit once stopped is none either
+    when it serves again.
+    """
     running = daemon.units.running.get(f"model/{name}")
     lanes = [daemon.scoring.lanes.get(i) for i in model.instances]
-    texts = ["" if running is None else running.last_error]
-    texts += [m["last_error"] for m in daemon.rollout.list() if m["name"] == name]
+    texts = [daemon.rollout.trouble(name)]
+    if None in lanes and running is not None:
+        texts.append(running.last_error)
     texts += [lane.error for lane in lanes if lane is not None]
     found = list(dict.fromkeys(filter(None, texts)))
     return found or (["no version in service"] if None in lanes else [])
@@ -141,7 +146,8 @@ def _models(daemon: "Daemon") -> dict[str, Any]:
         for instance in model.instances:
             lane = daemon.scoring.lanes.get(instance)
             if lane is None:
-                found[instance] = {"model": name, "state": "no version in service"}
+                error = daemon.rollout.trouble(name)
+                found[instance] = {"model": name, "state": "no version in service", "error": error}
                 continue
             channel = daemon.pipeline.channels.get(lane.plan.stream)
             latest = channel.latest if channel else None
@@ -158,7 +164,7 @@ def _models(daemon: "Daemon") -> dict[str, Any]:
                 "runs": lane.runs,
                 "p50_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 50)),
                 "p99_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 99)),
-                "error": lane.error,
+                "error": lane.error or daemon.rollout.trouble(name),
             }
     return found
 

@@ -1,5 +1,6 @@
 """Windows: the rows of one or more streams in, one model input out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,15 @@ def last_rows(
         return None
     x = v[:, columns].astype(np.float32)
     return Cut(x, int(q[:, columns].min()), int(t[0]), int(t[-1]))
+
+
+def due(histories: Sequence[History], window: GridWindow) -> int:
+    """Up to when (ns) windows over *histories* can be cut: all are there, or too late to wait for.
+
+    No history may be empty.
+    """
+    newest = [int(h.view(1)[0][-1]) for h in histories]
+    return max(min(newest), max(newest) - window.max_age_ns)
 
 
 def sample_and_hold(

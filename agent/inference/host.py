@@ -81,6 +81,15 @@ class WorkerHost:
         """Process id of the worker; None before the first model and while there is none."""
         return self._worker.pid if self._worker is not None and not self._worker.gone else None
 
+    def digests(self) -> set[str]:
+        """Every model that is loaded."""
+        return set(self._models)
+
+    def pardon(self, digest: str) -> None:
+        """An operator wants this model all the same: what it did is forgotten."""
+        self.quarantined.pop(digest, None)
+        self._crashes.pop(digest, None)
+
     async def load(self, digest: str, model: bytes, deadline_s: float = 30.0) -> LoadedModel:
         """Load from bytes (port `ModelHost`). A crash is tried once more before it is blamed."""
         if len(model) > wire.MAX_MODEL_BYTES:

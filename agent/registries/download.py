@@ -118,7 +118,7 @@ def _prepare(part: Path, size: int) -> int:
     free = shutil.disk_usage(part.parent).free
     if free < size - have + MIN_FREE:
         raise TransientError(
-            f"{free} bytes are free, the download needs {size - have} and leaves {MIN_FREE}",
+            f"the disk is too full for a model of {size} bytes; {MIN_FREE} bytes are left free",
             where=str(part.parent),
             fix="Free disk space.",
             code="E632",

@@ -178,8 +178,11 @@ class HttpRegistry:
         except httpx.TimeoutException as e:
             raise self._late(url) from e
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as e:
+            # texts without numbers that change: an error that stays is reported once
+            broken = isinstance(e, httpx.RemoteProtocolError)
+            why = "it breaks off, or answers no HTTP" if broken else str(e) or type(e).__name__
             raise TransientError(
-                f"the registry cannot be reached ({e or type(e).__name__})",
+                f"the registry cannot be reached ({why})",
                 where=url,
                 fix="Check address, network, certificate and the clock of this gateway.",
                 code="E620",

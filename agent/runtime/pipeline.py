@@ -63,6 +63,7 @@ class Pipeline:
         self.channels: dict[str, Channel] = {}
         self.outlets: dict[str, Outlet] = {}
         self.arrivals: Arrivals | None = None
+        self.on_step: Callable[[], None] = lambda: None
 
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
@@ -145,6 +146,7 @@ class Pipeline:
                 channel.history.clear()
         if self.arrivals is not None:
             self.arrivals.stepped()
+        self.on_step()
 
     def _offer(self, stored: Stored) -> None:
         for outlet in self.outlets.values():

@@ -48,6 +48,7 @@ class Release:
         candidate: The last version fetched that is not in service.
         blocked: Digests that only an operator's pull brings back, oldest first.
         tries: Trials of the candidate that the agent did not survive.
+        out: The version that the agent took out of service, until another one is taken.
     """
 
     active: Artifact | None = None
@@ -57,6 +58,7 @@ class Release:
     stage: Stage = Stage.WAITING
     last_error: str = ""
     tries: int = 0
+    out: str = ""
 
     def digests(self) -> set[str]:
         """Every version whose file must stay."""
@@ -80,7 +82,10 @@ class Release:
         """With the version before in service again, and what served until now blocked."""
         blocked = self.blocked if self.active is None else self.block(self.active.digest)
         now = Stage.REFUSED if self.previous is None and stage is Stage.PREVIOUS else stage
-        return replace(self, active=self.previous, previous=None, blocked=blocked, stage=now)
+        out = self.active.version if self.active is not None and stage is Stage.PREVIOUS else ""
+        return replace(
+            self, active=self.previous, previous=None, blocked=blocked, stage=now, out=out
+        )
 
 
 class Releases:
@@ -159,6 +164,7 @@ class Releases:
             Stage(stage) if stage in set(Stage) else Stage.WAITING,
             str(value.get("last_error") or ""),
             tries if isinstance(tries, int) else 0,
+            str(value.get("out") or ""),
         )
 
     def _artifact(self, name: str, value: object) -> Artifact | None:
@@ -179,17 +185,19 @@ def _digests(values: Iterable[object]) -> list[str]:
 
 def _write(release: Release) -> dict[str, Any]:
     return {
-        "active": _facts(release.active),
-        "previous": _facts(release.previous),
-        "candidate": _facts(release.candidate),
+        "active": facts(release.active),
+        "previous": facts(release.previous),
+        "candidate": facts(release.candidate),
         "blocked": list(release.blocked),
         "stage": str(release.stage),
         "last_error": release.last_error,
         "tries": release.tries,
+        "out": release.out,
     }
 
 
-def _facts(artifact: Artifact | None) -> dict[str, Any] | None:
+def facts(artifact: Artifact | None) -> dict[str, Any] | None:
+    """A version as plain data; None when there is none."""
     if artifact is None:
         return None
     return {

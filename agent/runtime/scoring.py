@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,8 @@ from agent.core.ports import Artifact, Clock, Emit, LoadedModel, ModelHost, Work
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
-from agent.core.window import CountWindow, Cut, GridWindow, Window, last_rows, sample_and_hold
+from agent.core.window import CountWindow, Cut, GridWindow, Window, due, last_rows, sample_and_hold
+from agent.runtime.outputs import columns
 
 log = structlog.get_logger()
 
@@ -26,6 +27,12 @@ BACKLOG: Final = 1000
 
 MAX_BATCH: Final = 256
 """Windows per call of the worker, so that no model holds the others up for long."""
+
+SHARE: Final = 0.5
+"""Part of its deadline that a call may be expected to take: a backlog kills no sound model."""
+
+NO_WORKER_S: Final = 1.0
+"""Pause before the next attempt when the machine cannot even start a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,27 @@ class InstancePlan:
         """The stream of its results."""
         return f"model/{self.instance}"
 
+    def same_windows(self, other: "InstancePlan") -> bool:
+        """Do windows cut for one serve the other as well."""
+        return replace(self, deadline_s=other.deadline_s) == other
+
 
 @dataclass(slots=True)
 class _Lane:
-    """An instance in service: its version, and the windows that wait for it."""
+    """An instance in service: its version, and the windows that wait for it.
+
+    Attributes:
+        outputs: Names of the version's outputs, in the order of ``tags``.
+        columns: Of each part of the plan, in its stream.
+        held: Its version was taken out; the windows wait for what takes its place.
+    """
 
     plan: InstancePlan
     tags: TagSet
     origin: Origin
+    outputs: tuple[str, ...]
     columns: list[NDArray[np.intp]]
+    held: bool = False
     waiting: deque[Cut] = field(default_factory=deque)
     next_end_ns: int = 0
     runs: int = 0
@@ -80,7 +99,7 @@ class Scoring:
         self._clock, self._stats = clock, stats
         self.lanes: dict[str, _Lane] = {}
         self._by_stream: dict[str, list[_Lane]] = {}
-        self._outputs: dict[str, tuple[str, ...]] = {}
+        self._pace_s: dict[str, float] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -89,21 +108,20 @@ class Scoring:
         self, artifact: Artifact, loaded: LoadedModel, plans: Sequence[InstancePlan]
     ) -> None:
         """Put a loaded version into service: windows cut so far are scored by it too."""
-        outputs = _columns(loaded.outputs)
-        self._outputs[artifact.digest] = tuple(loaded.outputs)
+        names = columns(loaded.outputs)
         origin = Origin(
             artifact.name, artifact.version, artifact.release, artifact.digest, "active"
         )
         for plan in plans:
             old = self.lanes.get(plan.instance)
-            tags = TagSet(tuple(Tag(f"{plan.stream}/{o}") for o in outputs))
-            columns = [np.array(c, np.intp) for _, c in plan.parts]
-            lane = _Lane(plan, tags, origin, columns)
-            if old is not None and old.plan == plan:
+            tags = TagSet(tuple(Tag(f"{plan.stream}/{o}") for o in names))
+            parts = [np.array(c, np.intp) for _, c in plan.parts]
+            lane = _Lane(plan, tags, origin, tuple(loaded.outputs), parts)
+            if old is not None and old.plan.same_windows(plan):
                 lane.waiting, lane.next_end_ns, lane.runs = old.waiting, old.next_end_ns, old.runs
             self.lanes[plan.instance] = lane
         self._index()
-        self._work.set()
+        self._wake()
 
     def deactivate(self, model: str) -> None:
         """Take every instance of *model* out of service."""
@@ -111,11 +129,37 @@ class Scoring:
             del self.lanes[name]
         self._index()
 
+    def retain(self, plans: Iterable[InstancePlan]) -> None:
+        """Leave in service what is still asked for; a lane that is fed otherwise ends."""
+        wanted = {plan.instance: plan for plan in plans}
+        for name, lane in list(self.lanes.items()):
+            if name not in wanted or not lane.plan.same_windows(wanted[name]):
+                del self.lanes[name]
+        self._index()
+
+    def hold(self, digest: str) -> None:
+        """Keep the windows of a version that was taken out for what will take its place."""
+        for lane in self.lanes.values():
+            lane.held = lane.held or lane.origin.digest == digest
+
+    def digests(self) -> set[str]:
+        """Every version in service."""
+        return {lane.origin.digest for lane in self.lanes.values()}
+
     def _index(self) -> None:
         self._by_stream = {}
         for lane in self.lanes.values():
-            for stream, _ in lane.plan.parts:
+            for stream in dict.fromkeys(stream for stream, _ in lane.plan.parts):
                 self._by_stream.setdefault(stream, []).append(lane)
+        self._pace_s = {d: s for d, s in self._pace_s.items() if d in self.digests()}
+
+    def _due(self) -> list[_Lane]:
+        return [lane for lane in self.lanes.values() if lane.waiting and not lane.held]
+
+    def _wake(self) -> None:
+        if self._due():
+            self._idle.clear()
+            self._work.set()
 
     def arrived(self, batch: Batch, history: History) -> None:
         """Cut the windows that the new rows complete (port `Arrivals`)."""
@@ -123,13 +167,12 @@ class Scoring:
             window = lane.plan.window
             if isinstance(window, CountWindow):
                 rows = min(len(batch), history.capacity - window.rows + 1)
+                self._skipped(lane, len(batch) - rows)
                 for back in range(rows - 1, -1, -1):
                     self._queue(lane, last_rows(history, lane.columns[0], window, back))
             else:
                 self._grid(lane, window)
-        if any(lane.waiting for lane in self.lanes.values()):
-            self._idle.clear()
-            self._work.set()
+        self._wake()
 
     def _grid(self, lane: _Lane, window: GridWindow) -> None:
         """Cut every grid window that is due: all its streams are there, or too late to wait for."""
@@ -137,8 +180,7 @@ class Scoring:
         histories = [h for h in found if h is not None and len(h)]
         if len(histories) < len(found):
             return
-        newest = [int(h.view(1)[0][-1]) for h in histories]
-        due_ns = max(min(newest), max(newest) - window.max_age_ns)
+        due_ns = due(histories, window)
         first = due_ns // window.stride_ns * window.stride_ns
         end_ns = max(lane.next_end_ns, first - 16 * window.stride_ns) if lane.next_end_ns else first
         while end_ns <= due_ns:
@@ -152,8 +194,12 @@ class Scoring:
             return
         if len(lane.waiting) >= BACKLOG:
             lane.waiting.popleft()
-            self._stats.add(f"model/{lane.plan.instance}.skipped_windows")
+            self._skipped(lane, 1)
         lane.waiting.append(cut)
+
+    def _skipped(self, lane: _Lane, windows: int) -> None:
+        if windows:
+            self._stats.add(f"model/{lane.plan.instance}.skipped_windows", windows)
 
     def stepped(self) -> None:
         """The wall clock was moved: the grid starts anew."""
@@ -165,8 +211,8 @@ class Scoring:
         while True:
             await self._work.wait()
             self._work.clear()
-            while any(lane.waiting for lane in self.lanes.values()):
-                for digest in {lane.origin.digest for lane in self.lanes.values() if lane.waiting}:
+            while due := self._due():
+                for digest in dict.fromkeys(lane.origin.digest for lane in due):
                     await self._turn(digest)
             self._idle.set()
 
@@ -179,35 +225,66 @@ class Scoring:
             log.warning("scoring.not_drained", after_s=within_s)
 
     async def _turn(self, digest: str) -> None:
-        """One call for everything that waits for one version; a lost worker costs no window."""
-        lanes = [ln for ln in self.lanes.values() if ln.origin.digest == digest and ln.waiting]
-        taken = [
-            (lane, lane.waiting.popleft())
-            for lane in lanes
-            for _ in range(min(len(lane.waiting), MAX_BATCH))
-        ]
+        """One call for everything that is due for one version; a lost worker costs no window."""
+        lanes = [lane for lane in self._due() if lane.origin.digest == digest]
+        if not lanes:
+            return
+        taken = self._taken(lanes, digest)
+        lanes = list({id(lane): lane for lane, _ in taken}.values())
         usable = [cut.x for _, cut in taken if cut.quality >= Quality.UNCERTAIN]
-        rows: Mapping[str, NDArray[np.float32]] = {}
+        scores: NDArray[np.float64] | None = np.empty((0, len(lanes[0].tags)))
         error = ""
         if usable:
-            started = self._clock.mono_s()
-            deadline_s = max(lane.plan.deadline_s for lane in lanes)
             try:
-                rows = await self._host.predict(digest, np.stack(usable), deadline_s)
+                scores = await self._scored(lanes, np.stack(usable))
             except WorkerLost as e:
                 self._stats.add("inference.lost_calls")
                 self._report(lanes, str(e))
                 for lane, cut in reversed(taken):
                     lane.waiting.appendleft(cut)
-                await asyncio.sleep(0)
+                await asyncio.sleep(NO_WORKER_S if e.code == "E606" else 0)
                 return
             except PermanentError as e:
-                error = str(e)
-            self._stats.observe(
-                f"model/{lanes[0].plan.model}.predict_ms", 1e3 * (self._clock.mono_s() - started)
-            )
+                error, scores = str(e), None
         self._report(lanes, error)
-        self._deliver(taken, None if error else self._matrix(digest, rows, len(usable)))
+        self._deliver(taken, scores)
+
+    def _taken(self, lanes: Sequence[_Lane], digest: str) -> list[tuple[_Lane, Cut]]:
+        """What the next call takes: the oldest windows first, of all lanes in turn.
+
+        As many as its deadline leaves room for at the pace of the last call; one per lane while
+        no pace is known.
+        """
+        pace_s, deadline_s = self._pace_s.get(digest), min(la.plan.deadline_s for la in lanes)
+        room = len(lanes) if pace_s is None else int(SHARE * deadline_s / max(pace_s, 1e-9))
+        room = max(1, min(room, MAX_BATCH))
+        turns = deque(sorted(lanes, key=lambda lane: lane.waiting[0].end_ns))
+        taken: list[tuple[_Lane, Cut]] = []
+        while turns and len(taken) < room:
+            lane = turns.popleft()
+            taken.append((lane, lane.waiting.popleft()))
+            if lane.waiting:
+                turns.append(lane)
+        return taken
+
+    async def _scored(self, lanes: Sequence[_Lane], x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The outputs of the version of *lanes* for windows *x* as columns, float64 (n, m)."""
+        lane, started_s = lanes[0], self._clock.mono_s()
+        digest, deadline_s = lane.origin.digest, max(la.plan.deadline_s for la in lanes)
+        rows = await self._host.predict(digest, x, deadline_s)
+        took_s = self._clock.mono_s() - started_s
+        self._pace_s[digest] = took_s / len(x)
+        self._stats.observe(f"model/{lane.plan.model}.predict_ms", 1e3 * took_s)
+        parts = [rows[o].reshape(len(x), -1) for o in lane.outputs if o in rows]
+        scores = np.hstack(parts).astype(np.float64) if parts else np.empty((len(x), 0))
+        if scores.shape[1] == len(lane.tags):
+            return scores
+        raise PermanentError(
+            f"the outputs have {scores.shape[1]} columns, its file promised {len(lane.tags)}",
+            where=f"model {digest[:12]}",
+            fix="Publish a version whose outputs have the shapes that they declare.",
+            code="E642",
+        )
 
     def _report(self, lanes: Sequence[_Lane], error: str) -> None:
         for lane in lanes:
@@ -216,15 +293,6 @@ class Scoring:
             elif lane.error and not error:
                 log.info("model.recovered", instance=lane.plan.instance)
             lane.error = error
-
-    def _matrix(
-        self, digest: str, rows: Mapping[str, NDArray[np.float32]], n: int
-    ) -> NDArray[np.float64]:
-        """The outputs as columns, float64 (n, m)."""
-        if not n:
-            return np.empty((0, 0))
-        parts = [rows[o].reshape(n, -1) for o in self._outputs[digest] if o in rows]
-        return np.hstack(parts).astype(np.float64)
 
     def _deliver(
         self, taken: Sequence[tuple[_Lane, Cut]], scores: NDArray[np.float64] | None
@@ -235,7 +303,7 @@ class Scoring:
         for lane, cut in taken:
             row = np.full(len(lane.tags), np.nan)
             if cut.quality >= Quality.UNCERTAIN:
-                if scores is not None and scores.shape[1] == len(lane.tags):
+                if scores is not None:
                     row = scores[i]
                 i += 1
             results.setdefault(lane.plan.instance, (lane, [], []))
@@ -260,14 +328,3 @@ def _result(lane: _Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
         origin=lane.origin,
         window=np.array([c.start_ns for c in cuts], np.int64),
     )
-
-
-def _columns(outputs: Mapping[str, tuple[int | None, ...]]) -> list[str]:
-    """Tag names of a model's outputs: one column each, ``name_0`` .. for wider ones."""
-    names: list[str] = []
-    for name, shape in outputs.items():
-        width = 1
-        for size in shape[1:]:
-            width *= size or 1
-        names += [name] if width == 1 else [f"{name}_{i}" for i in range(width)]
-    return names

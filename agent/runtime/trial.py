@@ -1,6 +1,7 @@
 """The trial of a candidate: what a version must show before it may serve."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -8,19 +9,29 @@ from numpy.typing import NDArray
 
 from agent.core.errors import PermanentError
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
+from agent.runtime.outputs import columns
 
 LOAD_DEADLINE_S: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a model must fit into.
+
+    Attributes:
+        rows, inputs: w and k of the windows it will be fed.
+        output: The output that the configuration decides on; empty when it does not.
+        deadline_s: For one call.
+    """
+
+    rows: int
+    inputs: int
+    output: str = ""
+    deadline_s: float = 10.0
+
+
 async def try_out(
-    host: ModelHost,
-    digest: str,
-    model: bytes,
-    *,
-    rows: int,
-    inputs: int,
-    windows: NDArray[np.float32] | None,
-    deadline_s: float,
+    host: ModelHost, digest: str, model: bytes, fit: Fit, windows: NDArray[np.float32] | None
 ) -> LoadedModel:
     """Load and run the candidate once, in the worker of *host*.
 
@@ -28,23 +39,21 @@ async def try_out(
         host: A worker of its own, not the one that serves.
         digest: SHA-256 of *model*, hex.
         model: The file.
-        rows: w of the windows it will be fed.
-        inputs: k of the windows it will be fed.
+        fit: What it must fit into.
         windows: Stored windows (b, w, k); None when there is no history yet.
-        deadline_s: For the one run.
 
     Raises:
         PermanentError: The candidate must not serve.
         TransientError: The trial itself failed.
     """
     loaded = await host.load(digest, model, LOAD_DEADLINE_S)
-    check_inputs(loaded, rows, inputs)
-    x = made_up(rows, inputs) if windows is None or not len(windows) else windows
+    check_fit(loaded, fit)
+    x = made_up(fit.rows, fit.inputs) if windows is None or not len(windows) else windows
     try:
-        outputs = await host.predict(digest, x, deadline_s)
+        outputs = await host.predict(digest, x, fit.deadline_s)
     except WorkerLost:  # perhaps not the model's fault: one more time
-        outputs = await _again(host, digest, x, deadline_s)
-    _check_outputs(outputs, len(x), digest)
+        outputs = await _again(host, digest, x, fit.deadline_s)
+    _check_outputs(outputs, len(x), loaded)
     return loaded
 
 
@@ -72,37 +81,54 @@ def made_up(rows: int, inputs: int) -> NDArray[np.float32]:
     return np.stack([np.zeros_like(noise), noise])
 
 
-def check_inputs(loaded: LoadedModel, rows: int, inputs: int) -> None:
-    """`PermanentError` unless the model takes windows of *rows* x *inputs*."""
-    shapes = list(loaded.inputs.values())
-    wanted = (rows, inputs)
-    if len(shapes) == 1:
-        inner = shapes[0][1:]
-        flat = len(inner) == 1 and inner[0] in {None, rows * inputs}
-        cube = len(inner) == 2 and all(d in {None, w} for d, w in zip(inner, wanted, strict=True))
-        if flat or cube:
-            return
-    found = ", ".join(f"{n} {_words(s)}" for n, s in loaded.inputs.items()) or "nothing"
-    raise PermanentError(
-        f"it takes {found}; the windows are (any, {rows}, {inputs})",
-        where=f"model {loaded.digest[:12]}",
-        fix="Correct `window: rows` or `inputs` of the model, or publish one that fits.",
-        code="E641",
+def check_fit(loaded: LoadedModel, fit: Fit) -> None:
+    """`PermanentError` unless the model takes the windows and gives what is decided on."""
+    where = f"model {loaded.digest[:12]}"
+    if not _takes(list(loaded.inputs.values()), fit.rows, fit.inputs):
+        found = ", ".join(f"{n} {_words(s)}" for n, s in loaded.inputs.items()) or "nothing"
+        raise PermanentError(
+            f"it takes {found}; the windows are (any, {fit.rows}, {fit.inputs})",
+            where=where,
+            fix="Correct `window: rows` or `inputs` of the model, or publish one that fits.",
+            code="E641",
+        )
+    try:
+        names = columns(loaded.outputs)
+    except PermanentError as e:
+        raise PermanentError(e.what, where=where, fix=e.fix, code=e.code) from None
+    if fit.output and fit.output not in names:
+        raise PermanentError(
+            f"it has no output `{fit.output}` to decide on (outputs: {', '.join(names)[:200]})",
+            where=where,
+            fix="Correct `decide: output` of the model, or publish one that has it.",
+            code="E651",
+        )
+
+
+def _takes(shapes: Sequence[tuple[int | None, ...]], rows: int, inputs: int) -> bool:
+    """One input, any number of windows at a time: as many are due as there are machines."""
+    if len(shapes) != 1 or shapes[0][0] not in {None, 1}:
+        return False
+    inner = shapes[0][1:]
+    if len(inner) == 1:
+        return inner[0] in {None, rows * inputs}
+    return len(inner) == 2 and all(
+        d in {None, w} for d, w in zip(inner, (rows, inputs), strict=True)
     )
 
 
-def _check_outputs(outputs: Mapping[str, NDArray[np.float32]], b: int, digest: str) -> None:
-    where = f"model {digest[:12]}"
-    if not outputs:
-        raise PermanentError("it has no output", where=where, code="E642")
+def _check_outputs(outputs: Mapping[str, NDArray[np.float32]], b: int, loaded: LoadedModel) -> None:
+    where = f"model {loaded.digest[:12]}"
+    found = sum(v.size for v in outputs.values())
+    promised = len(columns(loaded.outputs))
+    if not outputs or found != promised * b:
+        raise PermanentError(
+            f"its outputs have {found} numbers for {b} windows, {promised * b} were promised",
+            where=where,
+            fix="Give the outputs the shapes that the file declares: (batch) or (batch, columns).",
+            code="E642",
+        )
     for name, values in outputs.items():
-        if values.ndim == 0 or len(values) != b:
-            raise PermanentError(
-                f"output `{name}` has shape {values.shape} for {b} windows",
-                where=where,
-                fix="The first dimension of every output is the batch.",
-                code="E642",
-            )
         if not np.isfinite(values).any():
             raise PermanentError(
                 f"output `{name}` is not a number for every one of {b} windows",

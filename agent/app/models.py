@@ -1,0 +1,179 @@
+"""The models of the daemon: their host, their scoring, their rollout, and what these ask."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.app import plan
+from agent.config.base import Context
+from agent.config.schema import ModelSection, Settings
+from agent.core.errors import TransientError
+from agent.core.history import History
+from agent.core.ports import Artifact, Clock, LoadedModel, Registry
+from agent.core.stats import Stats
+from agent.inference.host import WorkerHost
+from agent.registries.download import download
+from agent.runtime.pipeline import Pipeline
+from agent.runtime.rollout import Rollout
+from agent.runtime.schedule import Schedule
+from agent.runtime.scoring import Scoring
+from agent.runtime.service import Scene
+from agent.runtime.stored import stored_windows
+from agent.storage.artifacts import FileArtifacts
+from agent.storage.db import Store
+
+
+class Models:
+    """Everything about models that runs in the daemon.
+
+    Args:
+        settings: As they are now; every use asks anew, because a reload may have come between.
+        context: For building registries, as it is now.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        context: Callable[[], Context],
+        store: Store,
+        pipeline: Pipeline,
+        data_dir: Path,
+        clock: Clock,
+        stats: Stats,
+    ) -> None:
+        self._settings, self._context = settings, context
+        self._store, self._pipeline = store, pipeline
+        self.host = WorkerHost(stats, clock)
+        self.host.on_quarantine = self._quarantined
+        self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
+        self.schedule = Schedule()
+        self.rollout = Rollout(
+            FileArtifacts(data_dir / "models"),
+            store.state,
+            store.audit,
+            Scene(
+                trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
+                windows=self._windows,
+                switch=self._switch,
+                withdraw=self._withdraw,
+                pardon=self.host.pardon,
+            ),
+            registries=self._registry,
+            download=download,
+            downloads=data_dir / "downloads",
+            clock=clock,
+            stats=stats,
+        )
+        self._switching = asyncio.Lock()
+        self._jobs: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.host)
+            stack.push_async_callback(self._end_jobs)
+            await stack.enter_async_context(self.schedule)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Polls end first, then what they began, then the worker."""
+        await self._stack.aclose()
+
+    async def _end_jobs(self) -> None:
+        jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def run(self, name: str, section: ModelSection) -> Callable[[], Awaitable[None]]:
+        """A model: the version that was active goes back into service, then its registry rules.
+
+        Lanes outlive the unit: a restart with the same windows misses none. `apply` ends them.
+        """
+
+        async def run() -> None:
+            choice = plan.choice(name, section)
+            try:
+                await self.rollout.start(choice)
+                if section.registry is not None:
+                    self.schedule.every(
+                        section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
+                    )
+                await asyncio.Event().wait()
+            finally:
+                self.schedule.remove(f"poll/{name}")
+
+        return run
+
+    def apply(self, old: Settings) -> None:
+        """Other settings hold: what they no longer ask for ends. No row may come before this."""
+        settings = self._settings()
+        for name in old.models.keys() - settings.models.keys():
+            self.rollout.forget(name)
+        self.scoring.retain(p for n in settings.models for p in plan.instances(settings, n))
+        self._start(self._unload())
+
+    def stepped(self) -> None:
+        """The wall clock was moved."""
+        self.schedule.stepped()
+
+    def _history(self, stream: str) -> History | None:
+        channel = self._pipeline.channels.get(stream)
+        return channel.history if channel is not None else None
+
+    def _registry(self, name: str) -> Registry:
+        section: Any = self._settings().registries.get(name)
+        if section is None:
+            raise TransientError(
+                f"there is no registry `{name}` any more",
+                where="registries",
+                fix="Ask again when the reload is done.",
+                code="E649",
+            )
+        registry: Registry = section.build(name, self._context())
+        return registry
+
+    async def _switch(self, model: str, artifact: Artifact, data: bytes) -> LoadedModel | None:
+        """Load beside the version in service, then swap between two windows."""
+        async with self._switching:
+            if model not in self._settings().models:
+                return None
+            loaded = await self.host.load(artifact.digest, data)
+            settings = self._settings()  # a reload may have come while it was loading
+            if model in settings.models:
+                self.scoring.activate(artifact, loaded, plan.instances(settings, model))
+            await self._unload_unused()
+            return loaded if model in settings.models else None
+
+    async def _unload(self) -> None:
+        async with self._switching:
+            await self._unload_unused()
+
+    async def _unload_unused(self) -> None:
+        """No version stays in the worker that serves nothing."""
+        for digest in self.host.digests() - self.scoring.digests():
+            await self.host.unload(digest)
+
+    def _withdraw(self, model: str) -> None:
+        self.scoring.deactivate(model)
+        self._start(self._unload())
+
+    async def _windows(self, model: str) -> NDArray[np.float32] | None:
+        settings = self._settings()
+        if model not in settings.models:
+            return None
+        return await stored_windows(self._store.journal, plan.instances(settings, model))
+
+    def _quarantined(self, digest: str, reason: str) -> None:
+        self.scoring.hold(digest)
+        self._start(self.rollout.failed(digest, reason))
+
+    def _start(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
