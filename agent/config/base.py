@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from agent.core.errors import ConfigError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
+from agent.core.texts import Texts
 
 _SECONDS: Final = {
     "us": 1e-6,
@@ -157,6 +158,7 @@ class Context:
     Attributes:
         root: Topic root ``{prefix}/{gateway}``.
         data_dir: Where the agent may keep files.
+        texts: The dictionary through which text travels in columns.
     """
 
     clock: Clock
@@ -164,6 +166,7 @@ class Context:
     gateway: str
     root: str
     data_dir: Path
+    texts: Texts = field(default_factory=Texts)
     _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -38,6 +38,7 @@ _TYPE_WORDS: Final = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "string_type": "text",
     "bool_type": "`true` or `false`",
     "list_type": "a list",

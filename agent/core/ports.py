@@ -250,6 +250,12 @@ class StateStore(Protocol):
 
     def items(self, ns: str) -> Mapping[str, Any]: ...
 
+    def set(self, ns: str, key: str, value: Any) -> None:
+        """Take the value; it goes to the disk with the next commit of the journal, and so no
+        later than any record put afterwards.
+        """
+        ...
+
     async def put(self, ns: str, key: str, value: Any) -> None:
         """Return when the value is on disk; None deletes. Never raises: when the disk refuses,
         the value holds in memory and the store says that it is not durable.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ class Tag:
         lo, hi: Plausible range in engineering units; outside it a Good sample keeps its
             value and becomes ``UNCERTAIN_RANGE``.
         deadband: Smallest change worth publishing, engineering units; 0 publishes all.
+        kind: ``text``: the column holds codes into the dictionary of texts (`agent.core.texts`).
+        enum: Codes that the value may have, and what each means; the value stays the code.
     """
 
     name: str
@@ -26,6 +29,8 @@ class Tag:
     lo: float = -inf
     hi: float = inf
     deadband: float = 0.0
+    kind: Literal["float64", "text"] = "float64"
+    enum: tuple[tuple[int, str], ...] = ()
 
     @property
     def short(self) -> str:
@@ -42,7 +47,8 @@ class TagSet:
         column: Tag name -> column number.
         short: The tags' short names, in order.
         lo, hi, deadband: float64, shape (k,): the tags' limits as columns.
-        schema_id: Stable id, 16 hex digits, of names, units and order.
+        texts: Numbers of the columns that hold texts; empty for nearly every stream.
+        schema_id: Stable id, 16 hex digits, of names, units, kinds and order.
     """
 
     tags: tuple[Tag, ...]
@@ -51,6 +57,7 @@ class TagSet:
     lo: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     hi: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     deadband: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
+    texts: tuple[int, ...] = field(init=False, repr=False, compare=False, hash=False)
     schema_id: str = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +66,9 @@ class TagSet:
         object.__setattr__(self, "lo", np.array([t.lo for t in self.tags], np.float64))
         object.__setattr__(self, "hi", np.array([t.hi for t in self.tags], np.float64))
         object.__setattr__(self, "deadband", np.array([t.deadband for t in self.tags], np.float64))
-        text = "\n".join(f"{t.name}\t{t.unit}" for t in self.tags)
+        texts = tuple(i for i, t in enumerate(self.tags) if t.kind == "text")
+        object.__setattr__(self, "texts", texts)
+        text = "\n".join(f"{t.name}\t{t.unit}{_special(t)}" for t in self.tags)
         object.__setattr__(self, "schema_id", sha256(text.encode()).hexdigest()[:16])
         if len(self.column) != len(self.tags):
             raise ValueError("duplicate tag names in one TagSet")
@@ -73,3 +82,8 @@ class TagSet:
     def columns(self, names: Sequence[str]) -> list[int]:
         """Column numbers of *names*; KeyError names the first unknown tag."""
         return [self.column[n] for n in names]
+
+
+def _special(tag: Tag) -> str:
+    """What the schema id of a plain number does not have."""
+    return "" if tag.kind == "float64" and not tag.enum else f"\t{tag.kind}\t{tag.enum}"

@@ -51,12 +51,14 @@ class Read:
     Attributes:
         first: Wire address, from 0. count: Registers (function 3, 4) or bits (1, 2).
         padded: Reads along addresses that no tag asked for.
+        of: The tags it reads, in the words of the file.
     """
 
     function: int
     first: int
     count: int
     padded: bool = False
+    of: str = ""
 
     @property
     def size(self) -> int:
@@ -65,7 +67,8 @@ class Read:
 
     def __str__(self) -> str:
         what = "bits" if self.function in BITS else "registers"
-        return f"function {self.function}, {what} {self.first} to {self.first + self.count - 1}"
+        of = f" ({self.of})" if self.of else ""
+        return f"function {self.function}, {what} {self.first} to {self.first + self.count - 1}{of}"
 
 
 class Job(Protocol):

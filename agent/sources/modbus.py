@@ -18,12 +18,16 @@ from agent.config.base import Context, Name, Refusal, Seconds, Section, refuse
 from agent.core.batch import Batch
 from agent.core.ports import Emit
 from agent.core.quality import Quality
-from agent.core.tag import Tag, TagSet
+from agent.core.tag import TagSet
+from agent.core.texts import Texts
 from agent.links.modbus import Endpoint
 from agent.links.modbus_scan import Scan
+from agent.sources.modbus_address import Addressing, Place
+from agent.sources.modbus_check import refusals
 from agent.sources.modbus_layout import layout
-from agent.sources.modbus_plan import BIT_TABLES, MAX_REGISTERS
-from agent.sources.modbus_tags import Addressing, ModbusTag, Place, TagError, place
+from agent.sources.modbus_place import described, place
+from agent.sources.modbus_plan import MAX_REGISTERS
+from agent.sources.modbus_tags import ModbusTag
 
 log = structlog.get_logger()
 
@@ -71,32 +75,13 @@ class ModbusConfig(Section):
 
     @model_validator(mode="after")
     def _holds(self) -> "ModbusConfig":
-        found: list[Refusal] = []
-        for name, tag in self.tags.items():
-            try:
-                self._check(tag)
-            except TagError as e:
-                found.append(Refusal(e.code, e.what, e.fix, ("tags", name, e.key)))
+        found = refusals(self.tags, self.addressing, list(self.classes), self.max_registers)
         if self.once_per is not None and self.once_per not in self.tags:
             what = f"`once_per` names no tag of this device: `{self.once_per}`"
             known = f"Known tags: {', '.join(list(self.tags)[:5])}."
             found.append(Refusal("E307", what, known, ("once_per",)))
         refuse(found)
         return self
-
-    def _check(self, tag: ModbusTag) -> None:
-        if tag.class_ is not None and tag.class_ not in self.classes:
-            known = f"Add it under `classes:` (known: {', '.join(self.classes) or 'none'})."
-            raise TagError("E303", f"there is no scan class `{tag.class_}`", known, "class")
-        if tag.range_ is not None and tag.range_[0] > tag.range_[1]:
-            what = f"the range {list(tag.range_)} is upside down"
-            raise TagError("E304", what, "Write the lower limit first.", "range")
-        where = place(tag, self.addressing)
-        width = where.span.count
-        if where.table not in BIT_TABLES and width > self.max_registers:
-            what = f"{where.kind} needs {width} registers, `max_registers` is {self.max_registers}"
-            fix = "Raise `max_registers`: a value is never read in two halves."
-            raise TagError("E306", what, fix, "as")
 
     @property
     def endpoint(self) -> tuple[str, int]:
@@ -120,8 +105,11 @@ class ModbusConfig(Section):
 
     def tag_sets(self, device: str) -> dict[str, TagSet]:
         """Stream -> its tags: ``pump1`` and ``pump1~slow``."""
+        places = self.places
         return {
-            _stream(device, cls): TagSet(tuple(_tag(device, n, t) for n, t in tags.items()))
+            _stream(device, cls): TagSet(
+                tuple(described(f"{device}/{n}", t, places[n].kind) for n, t in tags.items())
+            )
             for cls, tags in self.class_tags().items()
         }
 
@@ -134,11 +122,6 @@ def _stream(device: str, cls: str | None) -> str:
     return device if cls is None else f"{device}~{cls}"
 
 
-def _tag(device: str, name: str, tag: ModbusTag) -> Tag:
-    lo, hi = tag.range_ or (-inf, inf)
-    return Tag(f"{device}/{name}", tag.unit, lo, hi, tag.deadband)
-
-
 class _Class:
     """One scan class: its period, its requests, its decoder, what it last saw.
 
@@ -148,10 +131,16 @@ class _Class:
     """
 
     def __init__(
-        self, stream: str, tags: TagSet, period_s: float, config: ModbusConfig, names: list[str]
+        self,
+        stream: str,
+        tags: TagSet,
+        period_s: float,
+        config: ModbusConfig,
+        names: list[str],
+        texts: Texts,
     ) -> None:
         self.stream, self.tags, self.period_s = stream, tags, period_s
-        self._config, self._names = config, names
+        self._config, self._names, self._texts = config, names, texts
         self._once = names.index(config.once_per) if config.once_per in names else None
         self._last_once = float("nan")
         self.began_s, self.error = -inf, ""
@@ -167,7 +156,11 @@ class _Class:
             config.max_registers,
             gaps=gaps,
         )
-        self.scan, self.words = Scan(config.unit, reads), Words(fields)
+        self.scan, self.words = Scan(config.unit, reads), Words(fields, self._code)
+
+    def _code(self, column: int, text: str) -> float:
+        """The code of a text that was read in a column."""
+        return self._texts.code(self.tags.tags[column].name, text)
 
     def spare_gaps(self) -> bool:
         """Ask for no register without a tag any more, if that is what the device refused."""
@@ -206,6 +199,7 @@ class ModbusSource:
                 config.poll_s if cls is None else config.classes[cls],
                 config,
                 list(tags),
+                ctx.texts,
             )
             for cls, tags in config.class_tags().items()
         ]

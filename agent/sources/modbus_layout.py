@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from agent.codecs.modbus_words import Field
 from agent.links.modbus_scan import Read
+from agent.sources.modbus_address import Place
+from agent.sources.modbus_place import coil, field
 from agent.sources.modbus_plan import (
     BIT_TABLES,
     FUNCTION,
@@ -15,7 +17,7 @@ from agent.sources.modbus_plan import (
     padded,
     plan,
 )
-from agent.sources.modbus_tags import ModbusTag, Place
+from agent.sources.modbus_tags import ModbusTag
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,35 @@ def layout(
         cost = REQUEST_COST * 16 if bits else REQUEST_COST
         for span in plan(spans, limit, cost, gaps=gaps):
             blocks.append(_Block(len(reads), table, span, at))
-            reads.append(Read(FUNCTION[table], span.first, span.count, padded(span, spans)))
+            of = _words(tags, places, table, span)
+            reads.append(Read(FUNCTION[table], span.first, span.count, padded(span, spans), of))
             at += reads[-1].size
-    return reads, [_field(tag, places[name], blocks) for name, tag in tags.items()]
+    column = {name: i for i, name in enumerate(tags)}
+    return reads, [
+        _field(tag, places[name], blocks, column.get(tag.scale_by or ""))
+        for name, tag in tags.items()
+    ]
 
 
-def _field(tag: ModbusTag, where: Place, blocks: list[_Block]) -> Field:
+def _words(
+    tags: Mapping[str, ModbusTag], places: Mapping[str, Place], table: Table, span: Span
+) -> str:
+    """The tags of one request: ``flow 40011 to temp 40020 -> holding, wire 10 to 19``."""
+    read = [n for n in tags if places[n].table == table and span.holds(places[n].span)]
+    first = min(read, key=lambda n: places[n].span)
+    last = max(read, key=lambda n: places[n].span.end)
+    names = f"{first} {tags[first].reg}"
+    if last != first:
+        names += f" to {last} {tags[last].reg}"
+    wire = f"{span.first}" if span.count == 1 else f"{span.first} to {span.end - 1}"
+    return f"{names} -> {table}, wire {wire}"
+
+
+def _field(tag: ModbusTag, where: Place, blocks: list[_Block], scale_by: int | None) -> Field:
     """Where one tag is in the answer that holds it whole."""
     block = next(b for b in blocks if b.table == where.table and b.span.holds(where.span))
     index = where.span.first - block.span.first
     if where.table in BIT_TABLES:
-        at, bit = block.at + index // 8, index % 8
-    elif where.kind == "bool":
-        bit = tag.bit or 0
-        at, bit = block.at + 2 * index + (bit < 8), bit % 8
-    else:
-        at, bit = block.at + 2 * index, 0
-    return Field(at, block.number, where.kind, tag.order, bit, tag.scale, tag.offset)
+        found = field(tag, where, block.number, block.at, scale_by)
+        return coil(found, block.at + index // 8, index % 8)
+    return field(tag, where, block.number, block.at + 2 * index, scale_by)

@@ -147,21 +147,31 @@ _known: Final = _Texts()
 
 
 def _tags_text(tags: TagSet) -> str:
-    """Names, units, limits and deadbands as JSON."""
+    """Names, units, limits and deadbands as JSON; kind and enum where they are not the usual."""
     known = _known.text.get(id(tags))
     if known is None or known[0] is not tags:
-        text = json.dumps([[t.name, t.unit, t.lo, t.hi, t.deadband] for t in tags])
+        text = json.dumps([_tag_facts(t) for t in tags])
         if len(_known.text) > 1000:
             _known.text.clear()
         _known.text[id(tags)] = known = (tags, text)
     return known[1]
 
 
+def _tag_facts(t: Tag) -> list[Any]:
+    facts: list[Any] = [t.name, t.unit, t.lo, t.hi, t.deadband]
+    return facts + ([] if t.kind == "float64" and not t.enum else [t.kind, t.enum])
+
+
+def _tag(facts: list[Any]) -> Tag:
+    enum = facts[6:] and tuple((int(code), str(text)) for code, text in facts[6])
+    return Tag(*facts[:6], *([enum] if enum else []))
+
+
 def tags_of(text: str) -> TagSet:
     """The tags that were written as *text*."""
     tags = _known.tags.get(text)
     if tags is None:
-        tags = TagSet(tuple(Tag(*fields) for fields in json.loads(text)))
+        tags = TagSet(tuple(_tag(facts) for facts in json.loads(text)))
         if len(_known.tags) > 1000:
             _known.tags.clear()
         _known.tags[text] = tags

@@ -36,13 +36,16 @@ class SqlState:
     def items(self, ns: str) -> Mapping[str, Any]:
         return dict(self._values.get(ns, {}))
 
-    async def put(self, ns: str, key: str, value: Any) -> None:
+    def set(self, ns: str, key: str, value: Any) -> None:
         self._touched.add((ns, key))
         if value is None:
             self._values.get(ns, {}).pop(key, None)
         else:
             self._values.setdefault(ns, {})[key] = value
         self._writer.later(("state", ns, key), _write(ns, key, value))
+
+    async def put(self, ns: str, key: str, value: Any) -> None:
+        self.set(ns, key, value)
         await self._writer.flush()
 
 

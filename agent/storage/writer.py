@@ -129,7 +129,8 @@ class Writer:
     def put(self, stored: Stored, on_durable: Callable[[], None] | None, weight: int) -> None:
         """Queue a record of *weight* bytes for the next commit."""
         queue = self._queue
-        queue.append((stored, on_durable))
+        with self._lock:
+            queue.append((stored, on_durable))
         if len(queue) * (_RECORD_BYTES + weight) > 2 * QUEUE_BYTES:
             with contextlib.suppress(IndexError):  # the thread hangs, or has just taken them all
                 self._told.dropped([queue.popleft()[0]])
@@ -237,11 +238,13 @@ class Writer:
             self._post(_resolve, waiter)
 
     def _take(self) -> None:
+        """One instant's queue: a record never goes to disk before an op that was queued earlier."""
         work = self._work
         with self._lock:
             work.ops.update(self._ops)
             self._ops = {}
-        for entry in _drain(self._queue):
+            entries = _drain(self._queue)
+        for entry in entries:
             work.entries.append(entry)
             work.bytes += _weight(entry[0])
 

@@ -1,7 +1,13 @@
 """Small state and the audit trail."""
 
+import asyncio
 import sqlite3
 
+import numpy as np
+
+from agent.core.batch import Batch
+from agent.core.tag import Tag, TagSet
+from agent.core.texts import Texts
 from agent.storage.audit import read_trail, verify
 from tests.contract.test_journal import store
 
@@ -57,3 +63,27 @@ async def test_a_changed_trail_is_found(tmp_path):
     assert "row 3" in verify([*rows[:2], rows[2] | {"actor": "eve"}, rows[3]])
     assert verify([rows[0], *rows[2:]]) == "rows 2..2 are missing"
     assert verify(rows[1:]) == "rows 1..1 are missing"
+
+
+async def test_a_code_is_on_disk_no_later_than_a_row_that_has_it(tmp_path):
+    """`set` before `put`: whichever commit has the row has the dictionary too, at any instant."""
+    tags = TagSet((Tag("d/lot", kind="text"),))
+    async with store(tmp_path, commit_s=0.05) as s:
+        texts = Texts(s.state)
+        for i in range(300):
+            code = texts.code("d/lot", f"lot {i}")
+            row = Batch("d", tags, np.array([i]), np.array([[code]]), np.array([[192]], np.uint8))
+            s.journal.put(row)
+            if i % 10 == 0:
+                s.journal.writer.pull(0.0)
+                await asyncio.sleep(0)
+            with sqlite3.connect(f"file:{tmp_path}/journal.db?mode=ro", uri=True) as db:
+                rows = db.execute("SELECT coalesce(max(last), 0) FROM blocks").fetchone()[0]
+                known = db.execute("SELECT count(*) FROM state").fetchone()[0]
+            db.close()
+            assert known >= rows
+    async with store(tmp_path) as s:
+        batch = await s.journal.read("d", 300)
+        assert batch.tags == tags
+        assert batch.tags.tags[0].kind == "text"
+        assert Texts(s.state).text("d/lot", batch.v[-1, 0]) == "lot 299"

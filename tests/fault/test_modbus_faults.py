@@ -157,7 +157,7 @@ async def test_a_refused_block_spoils_only_its_own_tags(ctx):
         async with polling(source) as rows:
             await until(lambda: len(rows) >= 3)
             assert {tuple(b.q[0].tolist()) for b in rows} == {(Quality.GOOD, Quality.BAD_CONFIG)}
-            assert "registers 5000 to 5000: 2 illegal data address" in source.facts()["last_error"]
+            assert "wire 5000): 2 illegal data address" in source.facts()["last_error"]
             assert source.facts()["connected"]
 
 

@@ -160,3 +160,54 @@ async def test_the_period_is_kept(ctx):
         seen = len(rows)
         await until(lambda: len(rows) >= seen + 60)
         assert 0.5 < time.monotonic() - began < 1.5
+
+
+async def test_every_kind_of_tag_on_the_wire(ctx):
+    """Bytes, bit fields, codes, special values, scale factors and texts, as their settings say."""
+    image = RegisterImage()
+    image.holding[10:20] = 0x1234, 0xFFFF, 0x8000, 0xFFFE, 250, 0x0F70, 0x2345, 1, 0x0012, 0x9999
+    image.holding[30:33] = [int.from_bytes(w, "big") for w in (b"OL", b"T ", b"71")]
+    image.holding[40:43] = [ord(c) for c in "x-1"]
+    tags = {
+        "high": {"reg": 10, "as": "uint8", "byte": "high"},
+        "low": {"reg": 10, "as": "int8"},
+        "gone": {"reg": 11, "invalid": 0xFFFF},
+        "none": {"reg": 12, "as": "int16", "invalid": [0x7FFF, 0x8000]},
+        "power": {"reg": 13, "as": "int16"},
+        "scaled": {"reg": 14, "scale_by": "power"},
+        "part": {"reg": 15, "mask": 0x0FF0, "scale": 0.5},
+        "state": {"reg": 17, "enum": {"0": "off", "1": "running"}},
+        "bcd": {"reg": 16, "as": "bcd16"},
+        "wide": {"reg": 18, "as": "bcd32"},
+        "int24": {"reg": 11, "as": "int24", "order": "CDAB"},
+        "lot": {"reg": 30, "as": "text", "length": 6, "order": "BADC"},
+        "recipe": {"reg": 40, "as": "text", "length": 3, "per_register": 1},
+    }
+    async with ModbusServer({1: image}) as server:
+        source = modbus(server.url, tags).build("d", ctx)
+        async with polling(source) as rows:
+            await until(lambda: rows)
+            row = dict(zip(tags, rows[0].v[0], strict=True))
+            q = dict(zip(tags, rows[0].q[0].tolist(), strict=True))
+            assert {t for t, code in q.items() if code != Quality.GOOD} == {"gone", "none"}
+            assert q["gone"] == q["none"] == Quality.BAD_SENSOR
+            assert (row["high"], row["low"], row["scaled"]) == (18.0, 52.0, 2.5)
+            assert (row["part"], row["state"], row["bcd"], row["wide"]) == (123.5, 1, 2345, 129999)
+            assert row["int24"] == 0x00FFFF
+            assert ctx.texts.text("d/lot", row["lot"]) == "LO T17"
+            assert ctx.texts.text("d/recipe", row["recipe"]) == "x-1"
+            image.holding[42] = ord("2")
+            await until(lambda: rows[-1].v[0, -1] == row["recipe"] + 1)
+            assert ctx.texts.text("d/recipe", row["recipe"] + 1) == "x-2"
+
+
+async def test_a_refusal_names_the_tags_as_the_file_and_as_the_wire_do(ctx):
+    """The technician reads the number of the manual and the address that was sent."""
+    image = RegisterImage(hole=range(10, 12))
+    tags = {"flow": {"reg": 40011}, "temp": {"reg": 40012}}
+    async with ModbusServer({1: image}) as server:
+        source = modbus(server.url, tags, addressing="modicon5").build("d", ctx)
+        async with polling(source) as rows:
+            await until(lambda: rows)
+            error = source.facts()["last_error"]
+            assert "(flow 40011 to temp 40012 -> holding, wire 10 to 11)" in error
