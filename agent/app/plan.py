@@ -119,7 +119,9 @@ def _ring_rows(shape: Window) -> int:
 
 def _alarms(settings: Settings) -> list[AlarmSpec]:
     found = [AlarmSpec("agent.not_durable", "agent/journal.durable", "low", 0.5, priority=1,
-                       text="the journal cannot write: values are sent live only")]  # fmt: skip
+                       text="the journal cannot write: values are sent live only"),
+             AlarmSpec("agent.model_out", "agent/models.out", "high", 0.5, priority=2,
+                       text="a model version was taken out: edge-agent models list")]  # fmt: skip
     for name, a in settings.alarms.items():
         found.append(
             AlarmSpec(

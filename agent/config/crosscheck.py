@@ -9,6 +9,9 @@ from agent.config.schema import ModelSection, Settings
 RESERVED: Final = ("agent", "model")
 """Device names that would collide with streams of the agent itself."""
 
+OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out")
+"""Alarms that the agent raises about itself."""
+
 Finding = tuple[str, str, tuple[str | int, ...], str]
 """Code, what, path in the file, fix."""
 
@@ -98,7 +101,7 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 ("alarms", name, "tag"),
                 _close(alarm.tag, of_tag),
             )
-        if name in own or name == "agent.not_durable":
+        if name in own or name in OWN_ALARMS:
             yield (
                 "E207",
                 f"alarm `{name}` is already made by the agent",

@@ -12,6 +12,7 @@ import pytest
 from agent.app import plan
 from agent.core.errors import AgentError, PermanentError, TransientError
 from agent.runtime.releases import NAMESPACE
+from agent.sources.internal import Internal
 from simulators import models
 from simulators.registry_server import RegistryServer
 from tests.models_bench import MODEL, bench, document
@@ -250,9 +251,14 @@ async def test_two_crashes_in_service_bring_the_version_before_back(registry, do
         assert not await b.poll()
         assert "E650" in b.rollout.trouble("m")
         assert ("model.failed", "agent") in await audit(b)
+        own = Internal(b.daemon.ctx, 1.0)
+        b.daemon.pipeline.emit(own._row())
+        assert "agent.model_out" in b.daemon.pipeline.alarms.active
         registry.publish("m", "3", V3)
         assert await b.poll()
         assert (b.count("models.out"), b.entry()["taken_out"]) == (0, None)
+        b.daemon.pipeline.emit(own._row())
+        assert "agent.model_out" not in b.daemon.pipeline.alarms.active
 
 
 @X86
