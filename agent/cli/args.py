@@ -11,7 +11,6 @@ from agent.core.errors import AgentError
 
 OK: Final = 0
 DEGRADED: Final = 1
-USAGE: Final = 2
 NOT_RUNNING: Final = 3
 UNAVAILABLE: Final = 69
 INTERNAL: Final = 70
@@ -27,7 +26,6 @@ _DATA_DIR_LINE: Final = re.compile(
 )
 
 _EXITS: Final = {
-    "E640": USAGE,
     "E647": DEGRADED,
     "E649": TRY_AGAIN,
     "E770": PERMISSION,

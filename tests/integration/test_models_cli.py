@@ -62,13 +62,13 @@ async def test_a_version_is_listed_pulled_and_rolled_back(tmp_path):
 
 
 async def test_what_cannot_be_done_has_its_exit_code_and_says_why(tmp_path):
-    """Unknown model 2, nothing to go back to 1, refused version or dead registry 69, no agent 3."""
+    """Nothing to go back to 1; unknown model, refused version, dead registry 69; no agent 3."""
     with RegistryServer() as registry:
         registry.publish("m", "1", models.tiny())
         async with running(tmp_path, registry) as (run, _):
             assert (await run("pull", "m"))[0] == 0
             code, out, err = await run("pull", "mm")
-            assert (code, out, "E640" in err, "m" in err) == (2, "", True, True)
+            assert (code, out, "E640" in err, "m" in err) == (69, "", True, True)
             code, _, err = await run("rollback", "m")
             assert (code, "E647" in err) == (1, True)
             registry.publish("m", "2", models.nan())
