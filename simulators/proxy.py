@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves as told: between the agent and whatever it talks to."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from typing import Literal, Self
 
@@ -16,8 +17,9 @@ class Proxy:
         delay_s: Added to each piece, both ways.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
+        """*tls*: Clients speak TLS with the proxy; what is behind it hears plain text."""
+        self._target, self._tls = target, tls
         self.mode: Mode = "pass"
         self.delay_s = 0.0
         self.port = 0
@@ -25,7 +27,9 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

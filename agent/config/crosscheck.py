@@ -46,6 +46,24 @@ def _devices(settings: Settings) -> Iterator[Finding]:
                 ("devices", name),
                 "Give the device another name.",
             )
+    yield from _lines(settings)
+
+
+def _lines(settings: Settings) -> Iterator[Finding]:
+    """Devices behind one connection must agree on how to talk on it."""
+    first: dict[object, tuple[str, object]] = {}
+    for name, device in settings.devices.items():
+        if not hasattr(device, "line"):
+            continue
+        place, how = device.line
+        owner, as_owner = first.setdefault(place, (name, how))
+        if how != as_owner:
+            yield (
+                "E209",
+                f"`{name}` and `{owner}` share a connection but not its settings",
+                ("devices", name, "connect"),
+                "Write the same `serial`, `ca`, `cert` and `key` for both, best in a profile.",
+            )
 
 
 def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:

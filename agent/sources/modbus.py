@@ -1,8 +1,7 @@
-"""Modbus TCP devices as a source: one row per scan, one Bad row per scan that failed."""
+"""Modbus devices as a source: one row per scan, one Bad row per scan that failed."""
 
 import asyncio
-import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from math import inf
 from typing import Annotated, Any, Final, Literal
 from zlib import crc32
@@ -10,7 +9,7 @@ from zlib import crc32
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.codecs.modbus_words import Words
@@ -21,9 +20,11 @@ from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.core.texts import Texts
 from agent.links.modbus import Endpoint
+from agent.links.modbus_dial import Dial, TlsFiles
 from agent.links.modbus_scan import Scan
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
+from agent.sources.modbus_connect import Address, SerialSection, dial, misplaced, parse
 from agent.sources.modbus_layout import layout
 from agent.sources.modbus_place import described, place
 from agent.sources.modbus_plan import MAX_REGISTERS
@@ -31,21 +32,12 @@ from agent.sources.modbus_tags import ModbusTag
 
 log = structlog.get_logger()
 
-_CONNECT: Final = re.compile(r"^tcp://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
-
 _REFUSES_GAPS: Final = frozenset({2, 3})
 """Exception codes of a device that has no registers between those it was asked for."""
 
 
-def _connect(value: object) -> object:
-    if isinstance(value, str):
-        found = _CONNECT.match(value)
-        if not found or not 1 <= int(found[2] or 502) <= 0xFFFF:
-            raise PydanticCustomError(
-                "connect",
-                "`{value}` is no Modbus address",
-                {"value": value, "code": "E301", "fix": 'Write for example "tcp://10.0.0.5:502".'},
-            )
+def _connect(value: str) -> str:
+    parse(value)
     return value
 
 
@@ -59,10 +51,10 @@ def _unit(value: int) -> int:
 
 
 class ModbusConfig(Section):
-    """A Modbus TCP device: one unit id behind one endpoint."""
+    """A Modbus device: one unit id behind one endpoint."""
 
     type: Literal["modbus"]
-    connect: Annotated[str, BeforeValidator(_connect)]
+    connect: Annotated[str, AfterValidator(_connect)]
     unit: Annotated[int, Field(ge=0, le=255), AfterValidator(_unit)]
     addressing: Addressing
     poll_s: Seconds = Field(1.0, alias="poll", ge=0.001)
@@ -72,10 +64,16 @@ class ModbusConfig(Section):
     classes: dict[Name, Annotated[Seconds, Field(ge=0.001)]] = Field(default_factory=dict)
     tags: dict[Name, ModbusTag] = Field(min_length=1)
     once_per: Name | None = None
+    serial: SerialSection | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
 
     @model_validator(mode="after")
     def _holds(self) -> "ModbusConfig":
         found = refusals(self.tags, self.addressing, list(self.classes), self.max_registers)
+        given = {k: getattr(self, k) for k in ("serial", "ca", "cert", "key")}
+        found += misplaced(parse(self.connect).scheme, given)
         if self.once_per is not None and self.once_per not in self.tags:
             what = f"`once_per` names no tag of this device: `{self.once_per}`"
             known = f"Known tags: {', '.join(list(self.tags)[:5])}."
@@ -84,12 +82,13 @@ class ModbusConfig(Section):
         return self
 
     @property
-    def endpoint(self) -> tuple[str, int]:
-        """Host and port."""
-        found = _CONNECT.match(self.connect)
-        if found is None:
-            raise ValueError(self.connect)
-        return found[1].strip("[]"), int(found[2] or 502)
+    def line(self) -> tuple[Address, Hashable]:
+        """The connection, and how to talk on it: devices that share the one must agree."""
+        return parse(self.connect), (self.serial, self.ca, self.cert, self.key)
+
+    def dial(self) -> Dial:
+        """How to get there."""
+        return dial(parse(self.connect), self.serial, TlsFiles(self.ca, self.cert, self.key))
 
     @property
     def places(self) -> dict[str, Place]:
@@ -186,9 +185,8 @@ class ModbusSource:
 
     def __init__(self, name: str, config: ModbusConfig, ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
-        host, port = config.endpoint
         self._endpoint: Endpoint = ctx.shared(
-            ("modbus", host, port), lambda: Endpoint(host, port, ctx.clock)
+            ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock)
         )
         sets = config.tag_sets(name)
         self.streams: Mapping[str, TagSet] = sets

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from agent.sources.modbus_connect import Address, SerialSection, parse
 from tests.polling import modbus
 
 URL = "tcp://10.0.0.5:502"
@@ -107,5 +108,22 @@ def test_settings_that_cannot_be(more):
 def test_settings_compare_by_value():
     """An unchanged device is equal to itself: a reload leaves it alone."""
     assert modbus(URL) == modbus(URL)
-    assert modbus(URL).endpoint == ("10.0.0.5", 502)
-    assert modbus("tcp://[fe80::1]").endpoint == ("fe80::1", 502)
+    assert modbus(URL).line == modbus(URL).line
+
+
+def test_connections_are_taken_apart():
+    """Host and port, with the registered ports as defaults; a port of the system by its path."""
+    assert parse(URL) == Address("tcp", "10.0.0.5", 502)
+    assert parse("tcp://[fe80::1]") == Address("tcp", "fe80::1", 502)
+    assert parse("tls://plc-3") == Address("tls", "plc-3", 802)
+    assert parse("rtu+tcp://10.0.0.5:4001") == Address("rtu+tcp", "10.0.0.5", 4001)
+    assert parse("rtu:///dev/serial/by-id/usb-1") == Address("rtu", "/dev/serial/by-id/usb-1")
+
+
+def test_the_silence_of_a_line():
+    """3.5 characters of 11 bits up to 19200 baud, 1.75 ms above (V1.02, 2.5.1.1)."""
+    slow = SerialSection.model_validate({"baud": 9600}).timing()
+    fast = SerialSection.model_validate({"baud": 115200, "parity": "none"}).timing()
+    assert slow.silence_s == pytest.approx(3.5 * 11 / 9600)
+    assert fast.silence_s == 0.00175
+    assert fast.char_s == pytest.approx(11 / 115200)

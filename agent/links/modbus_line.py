@@ -1,0 +1,143 @@
+"""A connection to Modbus devices on pymodbus' transport: one future a job, answers checked."""
+
+import asyncio
+import logging
+import random
+import socket
+from typing import Any, Final
+
+from pymodbus.client.base import ModbusBaseClient
+from pymodbus.framer import FRAMER_NAME_TO_CLASS, FramerType
+from pymodbus.pdu import DecodePDU
+from pymodbus.transaction import TransactionManager
+
+from agent.links.modbus_scan import HEADER, LONGEST, Fit, Job
+
+_HALF_OPEN: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
+)
+"""Let the kernel notice within seconds that a peer vanished without a word."""
+
+for _name in ("pymodbus", "pymodbus.logging"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class Line(TransactionManager):
+    """pymodbus' connection with MBAP framing (TCP, TLS): one job at a time, one future each.
+
+    Attributes:
+        gone: Done as soon as the connection is lost or ended.
+        flaw: Why nothing more that comes over it can be trusted; it is ended then. Empty: trusted.
+        sound: A request was settled over this connection, or only a device behind it was silent.
+        ended: It was closed by us, not by the far end.
+    """
+
+    def __init__(self, client: ModbusBaseClient) -> None:
+        framer = FRAMER_NAME_TO_CLASS[FramerType.SOCKET](DecodePDU(False))
+        super().__init__(client.ctx.comm_params, framer, 0, False, None, None, None)
+        client.ctx = self
+        self.gone: asyncio.Future[None] = self.loop.create_future()
+        self.flaw, self.sound, self.ended = "", False, False
+        self._job: Job | None = None
+        self._done: asyncio.Future[None] = self.loop.create_future()
+        self._tid = random.randrange(0x10000)
+        self._rest = b""
+        self._progress_s = 0.0
+        self._timer: asyncio.TimerHandle
+
+    @property
+    def alive(self) -> bool:
+        """Can it be asked now?"""
+        return self.transport is not None and not self.gone.done()
+
+    def callback_connected(self) -> None:
+        """pymodbus: the connection is made."""
+        super().callback_connected()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:  # a serial port has none
+            for level, option, value in _HALF_OPEN:
+                sock.setsockopt(level, option, value)
+
+    def callback_disconnected(self, exc: Exception | None) -> None:
+        """pymodbus: the connection is lost."""
+        super().callback_disconnected(exc)
+        self._over()
+
+    def end(self) -> None:
+        """Close the connection: whatever still comes over it is never read."""
+        self.ended = True
+        self.close()
+        self._over()
+
+    def _over(self) -> None:
+        for future in (self.gone, self._done):
+            if not future.done():
+                future.set_result(None)
+
+    async def run(self, job: Job, timeout_s: float, window: int) -> None:
+        """One job; the verdict of each request is in ``job.quality``."""
+        job.begin(self._tid)
+        self._tid = (self._tid + len(job)) & 0xFFFF
+        self._job, self._done = job, self.loop.create_future()
+        self._progress_s = self.loop.time()
+        self._timer = self.loop.call_later(timeout_s, self._expired, timeout_s)
+        self._send(job, window)
+        try:
+            await self._done
+        finally:
+            self._timer.cancel()
+            self._job = None
+
+    def _expired(self, timeout_s: float) -> None:
+        """No answer for *timeout_s*: the job is over. After progress, wait for the rest of it."""
+        left_s = self._progress_s + timeout_s - self.loop.time()
+        if left_s > 0.001:
+            self._timer = self.loop.call_later(left_s, self._expired, timeout_s)
+        elif not self._done.done():
+            self._done.set_result(None)
+
+    def _send(self, job: Job, count: int) -> None:
+        requests = job.requests(count)
+        if requests and self.alive:
+            transport: Any = self.transport
+            transport.write(requests)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes from the device. Frames are kept apart even when nobody waits, so that
+        the second half of a late answer is never read as the first half of another.
+        """
+        job = self._job
+        if self._rest:
+            data = self._rest + data
+        at, size, settled = 0, len(data), 0
+        while size - at >= HEADER:
+            end = at + 6 + (data[at + 4] << 8 | data[at + 5])
+            if data[at + 2] or data[at + 3] or not HEADER <= end - at <= LONGEST:
+                self._distrust()
+                return
+            if end > size:
+                break
+            fit = Fit.STALE if job is None else job.take(data, at, end)
+            if fit is Fit.MISFIT:
+                self._distrust()
+                return
+            settled += fit is Fit.SETTLED
+            at = end
+        self._rest = data[at:]
+        if settled and job is not None:
+            self._progressed(job, settled)
+
+    def _progressed(self, job: Job, settled: int) -> None:
+        self.sound, self._progress_s = True, self.loop.time()
+        if not job.complete:
+            self._send(job, settled)
+        elif not self._done.done():
+            self._done.set_result(None)
+
+    def _distrust(self, flaw: str = "gave an answer that does not fit its request") -> None:
+        self.flaw = flaw
+        self.end()
