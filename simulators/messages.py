@@ -18,6 +18,7 @@ class Row:
         kind: A measurement of a device, or a result of a model.
         name: The device (with its scan class), or the model instance.
         ts_ns: Source timestamp, ns since the Unix epoch, of microsecond resolution.
+        values: By short name: a number, a text, or None where Bad.
         q: The most common quality word of the row.
         model: name, version, ... of the model that made it; empty for measurements.
     """
@@ -25,7 +26,7 @@ class Row:
     kind: Literal["data", "model"]
     name: str
     ts_ns: int
-    values: Mapping[str, float | None]
+    values: Mapping[str, Any]
     q: str
     model: Mapping[str, Any]
     live: bool

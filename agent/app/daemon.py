@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from agent.config.schema import SelfSection
 from agent.core.errors import ConfigError, PermanentError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
+from agent.core.texts import Texts, unseen
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, Peer, Verb, socket_path
 from agent.runtime.pipeline import Pipeline, Wiring
@@ -72,7 +74,8 @@ class Daemon:
         settings = loaded.settings
         root = f"{settings.gateway.prefix}/{settings.gateway.id}"
         self._data_dir = Path(settings.data_dir)
-        self.ctx = Context(clock, stats, settings.gateway.id, root, self._data_dir)
+        texts = Texts(store.state, 1 if store.journal.durable else unseen())
+        self.ctx = Context(clock, stats, settings.gateway.id, root, self._data_dir, texts)
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
         self.pipeline = Pipeline(store.journal, store.state, clock, stats)
@@ -165,7 +168,7 @@ class Daemon:
         settings = loaded.settings
         if settings.gateway != old.gateway:
             root = f"{settings.gateway.prefix}/{settings.gateway.id}"
-            self.ctx = Context(self.clock, self.stats, settings.gateway.id, root, self._data_dir)
+            self.ctx = replace(self.ctx, gateway=settings.gateway.id, root=root)
         diff = await self.units.apply(plan.units(settings, self))
         for name in self.uplinks.keys() - settings.sinks.keys():
             del self.uplinks[name]

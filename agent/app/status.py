@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.config.schema import ModelSection
 from agent.core.quality import word
+from agent.core.tag import Tag
 from agent.runtime.units import Running, State
 
 if TYPE_CHECKING:
@@ -122,14 +123,24 @@ def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
         ts_ns = int(batch.t[-1])
         for i, tag in enumerate(channel.tags):
             q = int(batch.q[-1, i])
-            found[tag.name] = {
-                "value": _finite(float(batch.v[-1, i])) if q >= 64 else None,
+            value = _finite(float(batch.v[-1, i])) if q >= 64 else None
+            found[tag.name] = _spoken(daemon, tag, value) | {
                 "unit": tag.unit,
                 "q": word(q),
                 "ts_ns": ts_ns,
                 "age_s": (now_ns - ts_ns) / 1e9,
             }
     return found
+
+
+def _spoken(daemon: "Daemon", tag: Tag, value: float | None) -> dict[str, Any]:
+    """A value; a text as text, and of a code also what it means."""
+    if value is None:
+        return {"value": None}
+    if tag.kind == "text":
+        return {"value": daemon.ctx.texts.text(tag.name, value)}
+    text = dict(tag.enum).get(int(value)) if tag.enum else None
+    return {"value": value} if text is None else {"value": value, "text": text}
 
 
 def _own(daemon: "Daemon", name: str) -> float | None:

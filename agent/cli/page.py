@@ -14,6 +14,7 @@ _RED, _YELLOW, _GREEN, _BOLD = "31", "33", "32", "1"
 _FINE: Final = {"running", "active", "synced", "good", "yes", "connected", "durable"}
 _DOUBTFUL: Final = {"degraded", "holdover", "stepped", "starting", "backoff", "trial", "candidate"}
 _ERROR_WIDTH: Final = 60
+_TEXT_WIDTH: Final = 30
 
 
 def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -> str:
@@ -135,7 +136,7 @@ def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
     rows = [
         [
             name,
-            number(t.get("value")),
+            _value(t),
             str(t.get("unit") or ""),
             paint.state(str(t.get("q", "?"))),
             age(t.get("age_s")),
@@ -145,6 +146,14 @@ def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
     text = table(["TAG", "VALUE", "UNIT", "QUALITY", "AGE"], rows)
     more = len(named) - len(shown)
     return f"{text}\n({more} more: edge-agent status --all)" if more else text
+
+
+def _value(tag: Facts) -> str:
+    """``running (1)`` for a code that means something; a text, cut to the width of a column."""
+    value, text = tag.get("value"), tag.get("text")
+    if isinstance(value, str):
+        return value if len(value) <= _TEXT_WIDTH else value[: _TEXT_WIDTH - 1] + "…"
+    return f"{text} ({number(value)})" if text else number(value)
 
 
 def _models(models: Mapping[str, Facts], paint: _Paint) -> str:

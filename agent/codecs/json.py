@@ -15,10 +15,13 @@ from agent.core.batch import Batch
 from agent.core.ports import Stored
 from agent.core.quality import Quality, word
 from agent.core.tag import TagSet
+from agent.core.texts import Texts
 
 HISTORY_TYPE: Final = "application/json+zlib"
 
 _SECOND: Final = 1_000_000_000
+
+_NO_TEXTS: Final = Texts()
 
 
 @lru_cache(maxsize=8)
@@ -49,12 +52,31 @@ def _usual(q: NDArray[np.uint8]) -> int:
     return first if (q == first).all() else int(np.bincount(q.ravel()).argmax())
 
 
-def row(stored: Stored, batch: Batch) -> bytes:
+def _spelled(batch: Batch, texts: Texts) -> tuple[dict[int, list[str | None]], NDArray[np.uint8]]:
+    """Text columns as text, null where Bad, and the qualities (n, k): Bad where it is forgotten."""
+    found: dict[int, list[str | None]] = {}
+    q = batch.q
+    for i in batch.tags.texts:
+        name, usable = batch.tags.tags[i].name, q[:, i] >= Quality.UNCERTAIN
+        codes = zip(batch.v[:, i].tolist(), usable.tolist(), strict=True)
+        found[i] = column = [texts.text(name, c) if good else None for c, good in codes]
+        lost = usable & np.array([text is None for text in column])
+        if lost.any():
+            q = q.copy()
+            q[lost, i] = Quality.BAD
+    return found, q
+
+
+def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     """One row: a map of values, and only the qualities that differ from the usual one.
 
     Values are null where the quality is Bad. About 0.2 us per value.
     """
     v, q = batch.v[-1], batch.q[-1]
+    spelled: dict[int, list[str | None]] = {}
+    if batch.tags.texts:
+        spelled, every = _spelled(batch, texts)
+        q = every[-1]
     usual = _usual(q)
     names = batch.tags.short
     message = _head(stored)
@@ -64,7 +86,9 @@ def row(stored: Stored, batch: Batch) -> bytes:
     bad = q < Quality.UNCERTAIN
     if bad.any():
         v = np.where(bad, np.nan, v)
-    message["values"] = dict(zip(names, v.tolist(), strict=True))
+    message["values"] = values = dict(zip(names, v.tolist(), strict=True))
+    for i, column in spelled.items():
+        values[names[i]] = column[-1]
     differs = np.flatnonzero(q != usual)
     if len(differs):
         message["bad"] = {names[i]: word(int(q[i])) for i in differs}
@@ -75,20 +99,22 @@ def row(stored: Stored, batch: Batch) -> bytes:
     return orjson.dumps(message)
 
 
-def history(stored: Stored, batch: Batch) -> bytes:
+def history(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     """Many rows by column, zlib: the backfill after an outage."""
-    names, usual = batch.tags.short, _usual(batch.q)
-    bad = batch.q < Quality.UNCERTAIN
-    columns = np.where(bad, np.nan, batch.v).T.tolist()
+    spelled, q = _spelled(batch, texts)
+    names, usual = batch.tags.short, _usual(q)
+    columns = np.where(q < Quality.UNCERTAIN, np.nan, batch.v).T.tolist()
+    for i, column in spelled.items():
+        columns[i] = column
     message = _head(stored)
     message["ts"] = [timestamp(t) for t in batch.t.tolist()]
     message["clock"] = stored.clock
     message["q"] = word(usual)
     message["values"] = dict(zip(names, columns, strict=True))
-    differs = batch.q != usual
+    differs = q != usual
     if differs.any():
         message["bad"] = {
-            names[i]: _runs(batch.q[:, i], usual) for i in np.flatnonzero(differs.any(axis=0))
+            names[i]: _runs(q[:, i], usual) for i in np.flatnonzero(differs.any(axis=0))
         }
     if batch.origin is not None:
         message["model"] = _model(batch)
@@ -143,14 +169,15 @@ def alarm(stored: Stored, event: AlarmEvent) -> bytes:
 
 
 def birth(stream: str, tags: TagSet) -> bytes:
-    """What a stream's columns are."""
+    """What a stream's columns are; of a tag with codes, what each of them means."""
     described = {
         t.short: {
             "unit": t.unit,
-            "type": "float64",
+            "type": t.kind,
             "lo": t.lo if np.isfinite(t.lo) else None,
             "hi": t.hi if np.isfinite(t.hi) else None,
         }
+        | ({"text": {str(code): text for code, text in t.enum}} if t.enum else {})
         for t in tags
     }
     return orjson.dumps({"v": 1, "stream": stream, "schema": tags.schema_id, "tags": described})

@@ -12,6 +12,8 @@ RESERVED: Final = ("agent", "model")
 OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out")
 """Alarms that the agent raises about itself."""
 
+_NO_TEXT: Final = "Choose a tag that is a number; for states that are codes use `enum:`."
+
 Finding = tuple[str, str, tuple[str | int, ...], str]
 """Code, what, path in the file, fix."""
 
@@ -26,6 +28,17 @@ def tag_streams(settings: Settings) -> dict[str, str]:
     }
 
 
+def text_tags(settings: Settings) -> set[str]:
+    """Full names of the tags that are texts: neither a limit nor a model can take them."""
+    return {
+        tag.name
+        for name, device in settings.devices.items()
+        for tags in device.tag_sets(name).values()  # type: ignore[attr-defined]
+        for tag in tags
+        if tag.kind == "text"
+    }
+
+
 def crosscheck(settings: Settings) -> list[Finding]:
     """Every reference that does not hold."""
     of_tag = tag_streams(settings)
@@ -33,6 +46,7 @@ def crosscheck(settings: Settings) -> list[Finding]:
         *_devices(settings),
         *_models(settings, of_tag),
         *_alarms(settings, of_tag),
+        *_texts(settings),
         *_topics(settings),
     ]
 
@@ -126,6 +140,26 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 ("alarms", name),
                 "Give it another name.",
             )
+
+
+def _texts(settings: Settings) -> Iterator[Finding]:
+    """Texts where numbers are needed."""
+    texts = text_tags(settings)
+    for name, model in settings.models.items():
+        for instance, bound in model.instances.items():
+            for i, tag in enumerate(bound.inputs):
+                if tag in texts:
+                    what = f"`{tag}` is a text; a model takes numbers"
+                    yield (
+                        "E209",
+                        what,
+                        ("models", name, "instances", instance, "inputs", i),
+                        _NO_TEXT,
+                    )
+    for name, alarm in settings.alarms.items():
+        if alarm.tag in texts:
+            what = f"`{alarm.tag}` is a text; a limit needs a number"
+            yield "E209", what, ("alarms", name, "tag"), _NO_TEXT
 
 
 def _topics(settings: Settings) -> Iterator[Finding]:

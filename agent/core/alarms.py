@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Final, Literal
 
 import numpy as np
@@ -81,6 +82,7 @@ class AlarmTable:
         self.stream, self.specs = stream, tuple(specs)
         m = len(specs)
         self._column = np.array([tags.column[s.tag] for s in specs], np.intp)
+        self._texts = frozenset(tags.texts)
         # A low limit is a high limit of the negated value: one comparison serves both.
         self._sign = np.array([-1.0 if s.kind == "low" else 1.0 for s in specs])
         self._limit = np.array([s.limit for s in specs]) * self._sign
@@ -160,6 +162,8 @@ class AlarmTable:
 
     def _event(self, i: int, t_ns: int, value: float, q: int, active: bool) -> AlarmEvent:
         s = self.specs[i]
+        if self._column[i] in self._texts:  # the code of a text is no value
+            value = nan
         return AlarmEvent(
             s.name, s.tag, self.stream, t_ns, active, s.priority, value, s.limit, q, text=s.text
         )

@@ -1,5 +1,6 @@
 """Texts as numbers: a durable dictionary (tag, code, text), so that text travels in columns."""
 
+import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,11 @@ again, and a row that still has it has no value any more.
 
 LONGEST: Final = 1000
 """Characters of a text; the rest is cut off."""
+
+
+def unseen() -> int:
+    """A first code beyond all that a store which cannot be read may hold; exact in float64."""
+    return 2**40 + secrets.randbelow(2**40)
 
 
 @dataclass(slots=True)

@@ -137,11 +137,12 @@ class MqttJsonSink:
             elif stored.lane is Lane.HISTORY:
                 await self._link.publish(
                     f"{self._ctx.root}/history/{stored.stream}",
-                    json.history(stored, record),
+                    json.history(stored, record, self._ctx.texts),
                     properties=self._history,
                 )
             else:
-                await self._link.publish(self._topic(record), json.row(stored, record))
+                payload = json.row(stored, record, self._ctx.texts)
+                await self._link.publish(self._topic(record), payload)
         except Refused as e:
             return Rejected(stored, str(e))
         return None
