@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from agent.config.load import ConfigProblems, load
+from agent.config.load import ConfigProblems, loads, read
 from agent.config.schema import Settings
 from agent.plugins import installed
 
@@ -43,8 +43,8 @@ class Loaded:
 
 def accept(path: Path) -> Loaded:
     """Load *path*; raises `ConfigProblems` with every problem when it is refused."""
-    settings = load(path, installed())
-    return Loaded(settings, path, path.read_text(encoding="utf-8"))
+    text = read(path)
+    return Loaded(loads(text, str(path), installed()), path, text)
 
 
 def boot(path: Path) -> Loaded:

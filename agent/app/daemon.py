@@ -15,16 +15,16 @@ from agent import __version__
 from agent.app import plan
 from agent.app.boot import Loaded, accept, boot, keep
 from agent.app.models import Models
-from agent.app.status import status
+from agent.app.verbs import verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
 from agent.config.schema import SelfSection
-from agent.core.errors import ConfigError, PermanentError
+from agent.core.errors import ConfigError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
 from agent.runtime.clock import SystemClock, machine_id
-from agent.runtime.control import Control, Peer, Verb, socket_path
+from agent.runtime.control import Control, socket_path
 from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
 from agent.runtime.thin import Thin
@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 SCORING_DRAIN_S: Final = 2.0
 UPLINK_DRAIN_S: Final = 10.0
+JOURNAL_SILENT_S: Final = 30.0
+"""The journal's thread may be in one operation for so long, or for ten commit intervals."""
 
 
 async def serve(config_path: Path) -> int:
@@ -91,8 +93,8 @@ class Daemon:
         self.scoring, self.rollout = self.models.scoring, self.models.rollout
         self.pipeline.arrivals = self.scoring
         self.pipeline.on_step = self.models.stepped
-        self.control = Control(socket_path(self._data_dir), self._verbs(), store.audit)
-        self.pulse = Pulse(clock, stats, lambda: "")
+        self.control = Control(socket_path(self._data_dir), verbs(self), store.audit)
+        self.pulse = Pulse(clock, stats, self._hangs)
         self._wiring = Wiring()
         self.sources: dict[str, Any] = {}
         self.uplinks: dict[str, Uplink] = {}
@@ -142,7 +144,7 @@ class Daemon:
         notify("RELOADING=1", f"MONOTONIC_USEC={int(self.clock.mono_s() * 1e6)}")
         try:
             async with self._applying:
-                loaded = accept(self.loaded.path)
+                loaded = await asyncio.to_thread(accept, self.loaded.path)
                 if loaded.settings.data_dir != self.loaded.settings.data_dir:
                     raise ConfigError(
                         f"data_dir cannot change while running "
@@ -181,6 +183,9 @@ class Daemon:
             self._wiring = wiring
             diff.changed.append("alarms and windows")
         self.pipeline.rewire(wiring, plan.streams(settings))
+        if settings.journal != old.journal:
+            self.store.journal.writer.limit(settings.journal)
+            diff.changed.append("journal")
         return diff
 
     async def _shut_down(self) -> None:
@@ -200,7 +205,7 @@ class Daemon:
 
     async def _drain_uplinks(self) -> None:
         for uplink in self.uplinks.values():
-            uplink.hurry = True
+            uplink.finish()
         with suppress(TimeoutError):
             async with asyncio.timeout(UPLINK_DRAIN_S):
                 while any(u.connected and u.depth() for u in self.uplinks.values()):
@@ -208,8 +213,16 @@ class Daemon:
                         await asyncio.wait_for(self._hurry.wait(), 0.02)
                         return
 
+    def _hangs(self) -> str:
+        """Why a restart would help; empty while the agent does its best. A device, a broker or a
+        disk that *refuses* is never a reason: a refused commit is an answer.
+        """
+        silent_s = self.store.journal.idle_s()
+        patience_s = max(JOURNAL_SILENT_S, 10.0 * self.loaded.settings.journal.commit_s)
+        return "the journal's thread hangs" if silent_s > patience_s else ""
+
     async def housekeeping(self) -> None:
-        """Each second: the rate of the pipeline, a look at the clock, the line for systemd."""
+        """Each second: the rate of the pipeline, the depth of the uplinks, the line for systemd."""
         rows, at_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
         while True:
             await asyncio.sleep(1.0)
@@ -281,56 +294,3 @@ class Daemon:
             "durable": journal.durable,
             "lineage": journal.lineage,
         }
-
-    # What the control socket answers
-
-    def _verbs(self) -> dict[str, Verb]:
-        return {
-            "status": Verb(self._do_status, admin=False),
-            "reload": Verb(self._do_reload, admin=True),
-            "outbox": Verb(self._do_outbox, admin=False),
-            "models.list": Verb(self._do_models, admin=False),
-            "models.pull": Verb(self._do_pull, admin=True),
-            "models.rollback": Verb(self._do_rollback, admin=True),
-        }
-
-    async def _do_status(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
-        return status(self)
-
-    async def _do_reload(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
-        try:
-            diff = await self.reload()
-        except ConfigProblems as problems:
-            return {"refused": problems.render(), "problems": problems.as_json()}
-        except ConfigError as e:
-            return {"refused": str(e), "problems": []}
-        return {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
-
-    async def _do_outbox(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
-        return [
-            {
-                "sink": name,
-                "owed": uplink.depth(),
-                "oldest_age_s": uplink.oldest_age_s(),
-                "connected": uplink.connected,
-            }
-            for name, uplink in self.uplinks.items()
-        ]
-
-    async def _do_models(self, _args: Mapping[str, Any], _peer: Peer) -> Any:
-        return self.rollout.list()
-
-    async def _do_pull(self, args: Mapping[str, Any], _peer: Peer) -> Any:
-        return await self.rollout.pull(self._model(args))
-
-    async def _do_rollback(self, args: Mapping[str, Any], _peer: Peer) -> Any:
-        return await self.rollout.rollback(self._model(args))
-
-    def _model(self, args: Mapping[str, Any]) -> str:
-        name = str(args.get("name", ""))
-        if name not in self.loaded.settings.models:
-            known = ", ".join(self.loaded.settings.models) or "none"
-            raise PermanentError(
-                f"there is no model `{name}`", fix=f"Configured models: {known}.", code="E640"
-            )
-        return name

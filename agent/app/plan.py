@@ -21,6 +21,29 @@ TRIAL_DEADLINE_S: Final = 10.0
 """At least so long a trial may run: it scores many windows, on a machine that has work to do."""
 
 
+_OWN: Final = (
+    AlarmSpec(
+        "agent.not_durable",
+        "agent/journal.durable",
+        "low",
+        0.5,
+        priority=1,
+        text="the journal cannot write: values are sent live only",
+        code="A101",
+    ),
+    AlarmSpec(
+        "agent.model_out",
+        "agent/models.out",
+        "high",
+        0.5,
+        priority=2,
+        text="a model version was taken out: edge-agent models list",
+        code="A103",
+    ),
+)
+"""What the agent tells of itself without being asked."""
+
+
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
 
@@ -106,6 +129,9 @@ def wiring(settings: Settings) -> Wiring:
         rings,
         tuple(_alarms(settings)),
         None if settings.bad_after_s is None else _ns(settings.bad_after_s),
+        frozenset(
+            {"agent"} | {f"model/{i}" for m in settings.models.values() for i in m.instances}
+        ),
     )
 
 
@@ -118,10 +144,7 @@ def _ring_rows(shape: Window) -> int:
 
 
 def _alarms(settings: Settings) -> list[AlarmSpec]:
-    found = [AlarmSpec("agent.not_durable", "agent/journal.durable", "low", 0.5, priority=1,
-                       text="the journal cannot write: values are sent live only"),
-             AlarmSpec("agent.model_out", "agent/models.out", "high", 0.5, priority=2,
-                       text="a model version was taken out: edge-agent models list")]  # fmt: skip
+    found = list(_OWN)
     for name, a in settings.alarms.items():
         found.append(
             AlarmSpec(

@@ -22,6 +22,7 @@ _DEFECTS: Final = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    ExceptionGroup,
     ImportError,
     LookupError,
     OSError,

@@ -62,8 +62,13 @@ _LENGTHS: Final = {
 
 def load(path: FilePath, catalog: Catalog) -> Settings:
     """Read, validate and cross-check *path*; raises `ConfigProblems` with every problem."""
+    return loads(read(path), str(path), catalog)
+
+
+def read(path: FilePath) -> str:
+    """The text of *path*; raises `ConfigProblems` when there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as e:
         problem = Problem(
             "E003",
@@ -74,7 +79,6 @@ def load(path: FilePath, catalog: Catalog) -> Settings:
     except UnicodeDecodeError as e:
         problem = Problem("E003", "the file is no UTF-8 text", fix="Save it as UTF-8.")
         raise ConfigProblems(str(path), "", [problem]) from e
-    return loads(text, str(path), catalog)
 
 
 def loads(text: str, name: str, catalog: Catalog) -> Settings:

@@ -30,6 +30,7 @@ class AlarmSpec:
         deadband: Engineering units the value must come back beyond the limit before it clears.
         on_delay_ns, off_delay_ns: How long the condition must hold (or be gone), ns.
         priority: 1 (urgent) .. 4 (journal only), as ISA-18.2 counts.
+        code: ``A1xx`` for alarms that the agent itself makes (docs/operations.md).
     """
 
     name: str
@@ -41,6 +42,7 @@ class AlarmSpec:
     off_delay_ns: int = 0
     priority: int = 2
     text: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,15 @@ class AlarmTable:
 
         A sample counts where its quality is Good, or doubtful with its own value kept; Bad
         neither raises nor clears a limit, and a tag Bad for too long has an alarm of its own.
+        That one is not moved by samples that somebody has put out of service, or gated.
         """
         if not self.specs:
             return []
         cq = q[:, self._column]
         cv = v[:, self._column] * self._sign
         bad = cq < Quality.UNCERTAIN
-        counts = np.where(self._watches_bad, True, counts_for_limits(cq))
+        meant = (cq != Quality.OUT_OF_SERVICE) & (cq != Quality.NOT_APPLICABLE)
+        counts = np.where(self._watches_bad, meant, counts_for_limits(cq))
         with np.errstate(invalid="ignore"):
             over = np.where(self._watches_bad, bad, cv > self._limit)
             under = np.where(self._watches_bad, ~bad, cv <= self._clear_at)
@@ -165,7 +169,7 @@ class AlarmTable:
         if self._column[i] in self._texts:  # the code of a text is no value
             value = nan
         return AlarmEvent(
-            s.name, s.tag, self.stream, t_ns, active, s.priority, value, s.limit, q, text=s.text
+            s.name, s.tag, self.stream, t_ns, active, s.priority, value, s.limit, q, s.code, s.text
         )
 
     @property
@@ -179,7 +183,18 @@ class AlarmTable:
         self._since += step_ns
 
     def restore(self, active: Mapping[str, bool]) -> None:
-        """Take over the state of an earlier run: an alarm that stood then does not fire again."""
+        """Take over the state of an earlier run: an alarm that stood then does not fire again.
+
+        A delay that was running begins anew.
+        """
         for i, s in enumerate(self.specs):
             if active.get(s.name):
                 self._state[i] = _ACTIVE
+
+    def inherit(self, old: "AlarmTable") -> None:
+        """Take over the alarms that *old* has as well, with the delays that are running."""
+        state, since = old._state, old._since  # noqa: SLF001 - of the same class
+        before = {s: i for i, s in enumerate(old.specs)}
+        for i, s in enumerate(self.specs):
+            if (j := before.get(s)) is not None:
+                self._state[i], self._since[i] = state[j], since[j]

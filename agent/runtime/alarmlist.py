@@ -21,7 +21,6 @@ class AlarmList:
     def __init__(self, journal: Journal, state: StateStore, send: Callable[[Stored], None]) -> None:
         self._journal, self._state, self._send = journal, state, send
         self.active: dict[str, dict[str, Any]] = dict(state.items("alarm"))
-        self._saving: set[asyncio.Task[None]] = set()
         self.changed: Callable[[], None] = lambda: None
 
     def standing(self) -> dict[str, bool]:
@@ -29,7 +28,11 @@ class AlarmList:
         return dict.fromkeys(self.active, True)
 
     def take(self, events: Sequence[AlarmEvent]) -> None:
-        """Journal, remember and send the events of one batch."""
+        """Journal, remember and send the events of one batch.
+
+        What stands is committed with the event that says so, never before it: an alarm that was
+        lost with its commit fires again, one that was sent does not.
+        """
         for event in events:
             log.warning(
                 "alarm.raised" if event.active else "alarm.cleared",
@@ -38,16 +41,20 @@ class AlarmList:
                 value=event.value,
                 limit=event.limit,
             )
-            self._remember(event)
             _Departure(self._journal, self._send, event)
+            self._remember(event)
         if events:
             self.changed()
 
-    def forget(self, known: set[str]) -> None:
-        """Drop alarms that the configuration no longer has."""
-        for name in self.active.keys() - known:
+    def keep(self, asked_for: Callable[[str, str], bool]) -> None:
+        """Drop alarms (name, tag) that the configuration no longer has, without an event."""
+        gone = [n for n, facts in self.active.items() if not asked_for(n, facts["tag"])]
+        for name in gone:
+            log.warning("alarm.dropped", alarm=name)
             del self.active[name]
-            self._save(name, None)
+            self._state.set("alarm", name, None)
+        if gone:
+            self.changed()
 
     def _remember(self, event: AlarmEvent) -> None:
         if event.active:
@@ -61,14 +68,9 @@ class AlarmList:
                 "text": event.text,
             }
             self.active[event.alarm] = facts
-            self._save(event.alarm, facts)
+            self._state.set("alarm", event.alarm, facts)
         elif self.active.pop(event.alarm, None) is not None:
-            self._save(event.alarm, None)
-
-    def _save(self, name: str, facts: dict[str, Any] | None) -> None:
-        task = asyncio.ensure_future(self._state.put("alarm", name, facts))
-        self._saving.add(task)
-        task.add_done_callback(self._saving.discard)
+            self._state.set("alarm", event.alarm, None)
 
 
 class _Departure:

@@ -35,11 +35,13 @@ class Wiring:
         rings: Stream -> rows that the models reading it need.
         alarms: Every configured alarm.
         bad_after_ns: How long a tag may be Bad before its own alarm; None for never.
+        made: Streams that the agent makes itself; their columns are known with the first batch.
     """
 
     rings: Mapping[str, int] = field(default_factory=dict)
     alarms: Sequence[AlarmSpec] = ()
     bad_after_ns: int | None = None
+    made: frozenset[str] = frozenset({"agent"})
 
 
 @dataclass(slots=True)
@@ -68,13 +70,21 @@ class Pipeline:
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
         self._wiring = wiring
-        for stream in self.channels.keys() - streams.keys() - {"agent"}:
+        for stream in self.channels.keys() - streams.keys() - wiring.made:
             del self.channels[stream]
         for stream, tags in streams.items():
             self._open(stream, tags)
-        if "agent" in self.channels:
-            self._open("agent", self.channels["agent"].tags)
-        self.alarms.forget({s.name for c in self.channels.values() for s in c.alarms.specs})
+        for stream in self.channels.keys() & wiring.made:
+            self._open(stream, self.channels[stream].tags)
+        devices = {stream.partition("~")[0] for stream in streams}
+        self.alarms.keep(lambda name, tag: self._asked_for(name, tag, devices))
+
+    def _asked_for(self, name: str, tag: str, devices: set[str]) -> bool:
+        """Can the alarm *name* still come and go: its tag may not have shown itself yet."""
+        if any(s.name == name and s.tag == tag for s in self._wiring.alarms):
+            return True
+        bad = self._wiring.bad_after_ns is not None and name == _bad_name(tag)
+        return bad and tag.partition("/")[0] in devices
 
     def emit(self, batch: Batch, *, on_durable: Callable[[], None] | None = None) -> None:
         """Take a batch from a source or a model (port `Emit`)."""
@@ -109,6 +119,8 @@ class Pipeline:
         else:
             table = AlarmTable(stream, tags, specs)
             table.restore(self.alarms.standing())
+            if old is not None:
+                table.inherit(old.alarms)
         ring = old.history if old is not None and same_tags else None
         if ring is None or ring.capacity < rows:
             grown = History(tags, rows) if rows else None
@@ -125,12 +137,13 @@ class Pipeline:
         if self._wiring.bad_after_ns is not None:
             configured += [
                 AlarmSpec(
-                    f"{t.name.replace('/', '.')}.bad",
+                    _bad_name(t.name),
                     t.name,
                     "bad_too_long",
                     on_delay_ns=self._wiring.bad_after_ns,
                     priority=3,
                     text=f"{t.name} gives no usable value",
+                    code="A102",
                 )
                 for t in tags
                 if not t.name.startswith(("agent/", "model/"))
@@ -155,3 +168,8 @@ class Pipeline:
     def _alarms_changed(self) -> None:
         for outlet in self.outlets.values():
             outlet.alarms_changed()
+
+
+def _bad_name(tag: str) -> str:
+    """The alarm of a tag that is Bad for too long."""
+    return f"{tag.replace('/', '.')}.bad"

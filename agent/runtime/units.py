@@ -139,7 +139,7 @@ class Units:
                 return
             except Exception as e:  # noqa: BLE001 - this is the fault barrier
                 if self._clock.mono_s() - started > self._backoff.cap_s:
-                    attempt = 0
+                    attempt, r.last_error = 0, ""  # it had recovered: this is news
                 delay = self._backoff.delay(attempt)
                 attempt, r.restarts = attempt + 1, r.restarts + 1
                 if str(e) != r.last_error:

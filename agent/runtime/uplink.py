@@ -13,12 +13,13 @@ from agent.core.batch import Batch
 from agent.core.errors import AgentError
 from agent.core.ports import Clock, Journal, Lane, Sink, Stored
 from agent.core.stats import Stats
+from agent.core.tag import TagSet
 from agent.runtime.thin import Thin
 
 log = structlog.get_logger()
 
 LIVE_BOUND: Final = 2000
-"""Live messages waiting at most; what does not fit is owed and follows as history."""
+"""Messages of a lane waiting at most; what does not fit is owed and follows from the journal."""
 
 HISTORY_ROWS: Final = 600
 """Rows per history message (knowledge: a block's knee)."""
@@ -56,9 +57,10 @@ class Uplink:
         self._urgent: deque[Stored] = deque()
         self._live: deque[Stored] = deque()
         self._open: dict[Key, Stored] = {}
-        self._announced: dict[str, str] = {}
+        self._announced: dict[str, TagSet] = {}
         self._flying = 0
-        self.connected = self.hurry = False
+        self._alarms_behind = self._alarm_left = True
+        self.connected = self._hurry = False
         self._work, self._behind, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._told: Mapping[str, Any] = {}
         self._sink: Sink
@@ -82,19 +84,39 @@ class Uplink:
         self._news.set()
 
     def offer(self, stored: Stored) -> None:
-        """A record was put into the journal: send it now if there is a connection and room."""
-        if not self.connected or len(self._live) >= LIVE_BOUND:
-            self._behind.set()
+        """A record was put into the journal: send it now if there is a connection and room.
+
+        An alarm waits its turn behind those that are owed: raised never overtakes cleared. Only
+        one that is not on disk goes at once, for it can not be read from there.
+        """
+        alarm = stored.lane is Lane.ALARM
+        queue = self._urgent if alarm else self._live
+        after = alarm and self._alarms_behind and stored.durable
+        if not self.connected or after or len(queue) >= LIVE_BOUND:
+            self._leave(stored)
             return
         for one in _rows(stored):
             self._outbox.claim(one)
-            self._open[_key(one)] = one
             passed = self._thin(one) if self._thin is not None else one
-            if passed is None:
-                continue
-            if passed.first != one.first:
-                self._widen(passed)
-            (self._urgent if one.lane is Lane.ALARM else self._live).append(passed)
+            if passed is not None:
+                self._open[_key(passed)] = passed
+                queue.append(passed)
+        self._work.set()
+
+    def _leave(self, stored: Stored) -> None:
+        """The record follows from the journal."""
+        self._behind.set()
+        if stored.lane is Lane.ALARM:
+            self._alarms_behind = self._alarm_left = True
+        elif self._thin is not None and (held := self._thin.forget(stored.stream)) is not None:
+            self._outbox.release(held)  # a later message must not cover what nobody compared
+
+    def finish(self) -> None:
+        """No more rows will come: send what was held back, and history without its rate."""
+        self._hurry = True
+        for held in self._thin.flush() if self._thin is not None else ():
+            self._open[_key(held)] = held
+            self._live.append(held)
         self._work.set()
 
     async def run(self) -> None:
@@ -102,7 +124,7 @@ class Uplink:
         error: BaseException | None = None
         async with self._connect() as self._sink:
             log.info("uplink.connected", sink=self.name, window=self._sink.window)
-            self.connected = True
+            self.connected = self._alarms_behind = True
             self._behind.set()
             self._news.set()
             self._told = {}
@@ -121,7 +143,7 @@ class Uplink:
 
     def _disconnected(self) -> None:
         self.connected = False
-        for stored in self._open.values():
+        for stored in (*self._open.values(), *self._held()):
             self._outbox.release(stored)
         self._open.clear()
         self._urgent.clear()
@@ -131,11 +153,8 @@ class Uplink:
         if self._thin is not None:
             self._thin.reset()
 
-    def _widen(self, passed: Stored) -> None:
-        """Rows held back are now covered by *passed*: one claim instead of many."""
-        for seq in range(passed.first, passed.last):
-            self._open.pop((passed.stream, passed.epoch, seq), None)
-        self._open[_key(passed)] = passed
+    def _held(self) -> list[Stored]:
+        return [] if self._thin is None else list(self._thin.held.values())
 
     async def _deliver(self, tg: asyncio.TaskGroup) -> None:
         """Start sending alarms and live records, in order, while the window has room."""
@@ -164,16 +183,23 @@ class Uplink:
             self._work.set()
 
     async def _announce(self, stored: Stored) -> None:
-        """The birth of a stream goes before its first row, and before the first with new tags."""
+        """The birth of a stream goes before its first row, and before the first with other tags,
+        units or ranges.
+        """
         record = stored.record
-        if isinstance(record, Batch) and (
-            self._announced.get(stored.stream) != record.tags.schema_id
-        ):
-            self._announced[stored.stream] = record.tags.schema_id
-            await self._sink.announce(stored.stream, record.tags)
+        if not isinstance(record, Batch):
+            return
+        known, tags = self._announced.get(stored.stream), record.tags
+        if known is tags:
+            return
+        self._announced[stored.stream] = tags
+        if known != tags:
+            await asyncio.sleep(0)  # rows with the old tags, begun before, leave before
+            await self._sink.announce(stored.stream, tags)
 
     async def _catch_up(self) -> None:
         """Send what is owed: alarms at once, batches at the history rate."""
+        await self._commit()  # what was put before the connection, and so was not offered to it
         while True:
             await self._behind.wait()
             self._behind.clear()
@@ -181,28 +207,36 @@ class Uplink:
                 pass
             if self._outbox.depth() > self._rows_open():
                 self._behind.set()  # rows that wait for their commit
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._journal.flush()
+                await self._commit()
                 await asyncio.sleep(0.05)
 
+    async def _commit(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._journal.flush()
+
     async def _catch_up_once(self) -> bool:
-        for lane in (Lane.ALARM, Lane.HISTORY):
-            owed = await self._outbox.owed(lane, HISTORY_ROWS)
-            for stored in owed:
-                self._open[_key(stored)] = stored
-            for stored in owed:
-                await self._announce(stored)
-                await self._send_history(stored)
-            if owed:
-                return True
-        return False
+        """Every alarm owed, then one piece of history; False when nothing was."""
+        while self._alarms_behind:
+            self._alarm_left = False
+            sent = await self._send_owed(Lane.ALARM)
+            self._alarms_behind = sent or self._alarm_left
+        return await self._send_owed(Lane.HISTORY)
+
+    async def _send_owed(self, lane: Lane) -> bool:
+        owed = await self._outbox.owed(lane, HISTORY_ROWS)
+        for stored in owed:
+            self._open[_key(stored)] = stored
+        for stored in owed:
+            await self._announce(stored)
+            await self._send_history(stored)
+        return bool(owed)
 
     async def _send_history(self, stored: Stored) -> None:
         started = self._clock.mono_s()
         self._flying += 1
         await self._send(stored)
-        if stored.lane is Lane.HISTORY and not self.hurry:
+        if stored.lane is Lane.HISTORY and not self._hurry:
             rate = max(HISTORY_FLOOR, self._history_rate * self._rate())
             took = self._clock.mono_s() - started
             await asyncio.sleep(max(0.0, (stored.last - stored.first + 1) / rate - took))
@@ -212,7 +246,7 @@ class Uplink:
         return self._stats.values.get("pipeline.rows_per_s", 0.0)
 
     def _rows_open(self) -> int:
-        return sum(s.last - s.first + 1 for s in self._open.values())
+        return sum(s.last - s.first + 1 for s in (*self._open.values(), *self._held()))
 
     async def _tell(self) -> None:
         """Keep the retained status and the retained list of alarms true."""

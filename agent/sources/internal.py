@@ -1,6 +1,7 @@
 """The agent's own numbers as a device: they reach the plant, and have alarms, like any other."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Internal:
             "host.memory_percent": memory.percent,
             "host.net_received_bytes": float(net.bytes_recv if net else 0),
             "host.net_sent_bytes": float(net.bytes_sent if net else 0),
-            "disk_free_bytes": float(_free_bytes(self._ctx.data_dir)),
+            "disk_free_bytes": _free_bytes(self._ctx.data_dir),
             "rss_bytes": float(self._process.memory_info().rss),
             "open_files": float(self._process.num_fds()),
         }
@@ -77,11 +78,12 @@ class Internal:
         return total
 
 
-def _free_bytes(folder: Path) -> int:
+def _free_bytes(folder: Path) -> float:
+    """Room on the disk of *folder*; NaN when it does not say: unknown is not full."""
     try:
-        return psutil.disk_usage(str(folder)).free
+        return float(psutil.disk_usage(str(folder)).free)
     except OSError:
-        return 0
+        return math.nan
 
 
 def _unit(name: str) -> str:

@@ -140,6 +140,12 @@ class Writer:
         with self._lock:
             self._ops[key] = op
 
+    def limit(self, limits: Limits) -> None:
+        """Other limits, from the next commit on."""
+        self._limits = limits
+        self._interval = limits.commit_s
+        self.pull(limits.commit_s)
+
     def pull(self, within_s: float) -> None:
         """Commit in *within_s* seconds at the latest."""
         at = time.monotonic() + within_s

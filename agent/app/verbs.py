@@ -1,0 +1,76 @@
+"""What the control socket answers: the verbs, and who may use them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.app.status import status
+from agent.config.load import ConfigProblems
+from agent.core.errors import ConfigError, PermanentError
+from agent.runtime.control import Peer, Verb
+
+if TYPE_CHECKING:
+    from agent.app.daemon import Daemon
+
+Args = Mapping[str, Any]
+
+
+def verbs(daemon: "Daemon") -> dict[str, Verb]:
+    """Every verb of the running agent."""
+    answers = _Answers(daemon)
+    return {
+        "status": Verb(answers.status, admin=False),
+        "reload": Verb(answers.reload, admin=True),
+        "outbox": Verb(answers.outbox, admin=False),
+        "models.list": Verb(answers.models, admin=False),
+        "models.pull": Verb(answers.pull, admin=True),
+        "models.rollback": Verb(answers.rollback, admin=True),
+    }
+
+
+class _Answers:
+    """One method per verb: arguments and peer in, plain JSON out."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+
+    async def status(self, _args: Args, _peer: Peer) -> Any:
+        return status(self._daemon)
+
+    async def reload(self, _args: Args, _peer: Peer) -> Any:
+        try:
+            diff = await self._daemon.reload()
+        except ConfigProblems as problems:
+            return {"refused": problems.render(), "problems": problems.as_json()}
+        except ConfigError as e:
+            return {"refused": str(e), "problems": []}
+        return {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
+
+    async def outbox(self, _args: Args, _peer: Peer) -> Any:
+        return [
+            {
+                "sink": name,
+                "owed": uplink.depth(),
+                "oldest_age_s": uplink.oldest_age_s(),
+                "connected": uplink.connected,
+            }
+            for name, uplink in self._daemon.uplinks.items()
+        ]
+
+    async def models(self, _args: Args, _peer: Peer) -> Any:
+        return self._daemon.rollout.list()
+
+    async def pull(self, args: Args, _peer: Peer) -> Any:
+        return await self._daemon.rollout.pull(self._model(args))
+
+    async def rollback(self, args: Args, _peer: Peer) -> Any:
+        return await self._daemon.rollout.rollback(self._model(args))
+
+    def _model(self, args: Args) -> str:
+        name, known = str(args.get("name", "")), self._daemon.loaded.settings.models
+        if name not in known:
+            raise PermanentError(
+                f"there is no model `{name}`",
+                fix=f"Configured models: {', '.join(known) or 'none'}.",
+                code="E640",
+            )
+        return name
