@@ -74,6 +74,21 @@ class _Client(paho.Client):
     def _create_socket_connection(self) -> socket.socket:
         return socket.create_connection((self.address, self._port), timeout=CONNECT_TIMEOUT_S)
 
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        """As paho does it, but a handshake that fails leaves no socket open."""
+        if self._ssl_context is None:
+            raise ValueError("TLS without its settings")
+        sock = self._ssl_context.wrap_socket(
+            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        try:
+            sock.settimeout(CONNECT_TIMEOUT_S)
+            sock.do_handshake()
+        except (OSError, ValueError):
+            sock.close()
+            raise
+        return sock
+
 
 class MqttLink:
     """A connection: entering connects, leaving says goodbye.
