@@ -97,7 +97,7 @@ def sample_and_hold(
     grid = end_ns - np.arange(window.rows - 1, -1, -1, dtype=np.int64) * window.period_ns
     xs: list[NDArray[np.float32]] = []
     worst = int(Quality.GOOD)
-    oldest = newest = end_ns
+    oldest, newest = end_ns, 0
     for history, columns in parts:
         t, v, q = history.view(len(history))
         at = np.searchsorted(t, grid, side="right") - 1
@@ -108,5 +108,5 @@ def sample_and_hold(
         quality[held] = np.minimum(quality[held], Quality.UNCERTAIN_LAST)
         xs.append(v[np.ix_(at, columns)].astype(np.float32))
         worst = min(worst, int(quality.min()))
-        oldest, newest = min(oldest, int(t[at[0]])), min(newest, int(t[at[-1]]))
+        oldest, newest = min(oldest, int(t[at[0]])), max(newest, int(t[at[-1]]))
     return Cut(np.hstack(xs), worst, oldest, newest)

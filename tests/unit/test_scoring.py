@@ -173,3 +173,183 @@ async def test_a_grid_window_joins_two_streams(running):
         bench.row(t, 0, 10 * t, stream="pump1~slow")
     await until(lambda: len(bench.results) >= 2)
     assert bench.results[-1][:2] == (3, (2 + 3 + 20 + 30) / 4)
+
+
+# Sharing calls, falling behind, being taken out
+
+
+def lanes_of(bench, n, model="m", window=None):
+    """Plans of *n* machines that read the same stream."""
+    window = window or CountWindow(1)
+    parts = (("pump1", (0, 1)),)
+    names = ("pump1/a", "pump1/b")
+    return [InstancePlan(f"{model}{i}", model, names, window, 1.0, parts) for i in range(n)]
+
+
+def serve(bench, plans, version="1", outputs=None):
+    """Put a version into service for *plans*."""
+    artifact = Artifact(plans[0].model, version, int(version), version * 64, Path("m.onnx"))
+    loaded = LoadedModel(version * 64, {"x": (None, 2, 2)}, outputs or {"score": (None,)}, 0.0)
+    bench.scoring.activate(artifact, loaded, plans)
+
+
+async def test_windows_due_together_share_one_call(running):
+    """Twenty machines, one row each in the same turn of the loop: the model runs once."""
+    host = ScriptedHost()
+    bench = running(Bench(host, CountWindow(1)))
+    serve(bench, lanes_of(bench, 20))
+    bench.row(1, 1, 1)
+    await until(lambda: len(bench.results) == 20)
+    assert host.calls == [20]
+
+
+async def test_machines_are_fed_their_own_tags(running):
+    """The columns of each window are the instance's tags, in the model's order."""
+
+    class Keeps(ScriptedHost):
+        async def predict(self, digest, x, deadline_s):
+            self.x = x
+            return await super().predict(digest, x, deadline_s)
+
+    host = Keeps()
+    bench = running(Bench(host, CountWindow(1)))
+    one, two = lanes_of(bench, 2)
+    swapped = InstancePlan(
+        two.instance, two.model, ("pump1/b", "pump1/a"), two.window, 1.0, (("pump1", (1, 0)),)
+    )
+    serve(bench, [one, swapped])
+    bench.row(1, 7, 9)
+    await until(lambda: len(bench.results) == 2)
+    assert host.x.tolist() == [[[7, 9]], [[9, 7]]]
+
+
+async def test_no_model_waits_for_the_backlog_of_another(running):
+    """With 500 windows of one model waiting, another's single window is scored next to first."""
+    host = ScriptedHost()
+    bench = Bench(host, CountWindow(1))
+    serve(bench, lanes_of(bench, 1, "a"), "1")
+    for t in range(60):
+        bench.row(t, t, t)
+    serve(bench, lanes_of(bench, 1, "b"), "2")
+    bench.row(60, 60, 60)
+    running(bench)
+    await until(lambda: len(bench.results) == 62)
+    assert "2" in [version for *_, version in bench.results][:2]
+
+
+async def test_a_backlog_is_cut_into_calls_that_fit_the_deadline(running):
+    """At 100 ms a window and 1 s for a call, five windows at a time: no sound model is killed."""
+    clock = ManualClock()
+
+    class Slow(ScriptedHost):
+        async def predict(self, digest, x, deadline_s):
+            clock.advance(0.1 * len(x))
+            return await super().predict(digest, x, deadline_s)
+
+    host = Slow()
+    bench = Bench(host, CountWindow(1))
+    bench.scoring._clock = clock
+    serve(bench, lanes_of(bench, 1))
+    for t in range(40):
+        bench.row(t, t, t)
+    running(bench)
+    await until(lambda: len(bench.results) == 40)
+    assert max(host.calls) <= 5
+    assert [t for t, *_ in bench.results] == list(range(40))
+
+
+async def test_rows_that_come_in_one_piece_are_scored_one_by_one(running):
+    """Each row of a batch completes its own window; what the ring cannot hold is counted."""
+    bench = running(Bench(ScriptedHost(), CountWindow(3)))
+    bench.activate()
+    n = 100
+    t = np.arange(1, n + 1) * S
+    v = np.repeat(np.arange(1.0, n + 1)[:, None], 2, axis=1)
+    batch = Batch("pump1", TAGS, t, v, np.full((n, 2), 192, np.uint8))
+    bench.histories["pump1"].append(batch)
+    bench.scoring.arrived(batch, bench.histories["pump1"])
+    await until(lambda: len(bench.results) == 62)
+    assert [t for t, *_ in bench.results] == list(range(39, 101))
+    assert bench.scoring._stats.values["model/p1.skipped_windows"] == 38
+
+
+async def test_a_gap_resets_only_a_window_that_says_so(running):
+    """`reset_after` starts anew after a longer gap; without it a gap is nothing."""
+    for reset_ns, expected in ((None, [2, 3, 100, 101]), (10 * S, [2, 3, 101])):
+        bench = running(Bench(ScriptedHost(), CountWindow(2, reset_ns)))
+        bench.activate()
+        for t in (1, 2, 3, 100, 101):
+            bench.row(t, t, t)
+        await until(lambda b=bench, e=expected: len(b.results) == len(e))
+        assert [t for t, *_ in bench.results] == expected
+
+
+async def test_windows_of_a_version_that_was_taken_out_wait_for_the_next(running):
+    """Held windows are scored by what takes its place: none is lost, none is Bad."""
+    bench = running(Bench(ScriptedHost(), CountWindow(1)))
+    bench.activate("1")
+    bench.scoring.hold("1" * 64)
+    for t in (1, 2, 3):
+        bench.row(t, t, t)
+    await bench.scoring.drain(0.5)
+    assert bench.results == []
+    bench.activate("2")
+    await until(lambda: len(bench.results) == 3)
+    assert [(t, q, v) for t, _, q, v in bench.results] == [(t, 192, "2") for t in (1, 2, 3)]
+
+
+async def test_outputs_unlike_the_promise_are_told(running):
+    """Two columns where the file declares one: Bad results, and an error that says it."""
+
+    class Wide(ScriptedHost):
+        async def predict(self, digest, x, deadline_s):
+            return {"score": np.ones((len(x), 2), np.float32)}
+
+    bench = running(Bench(Wide(), CountWindow(1)))
+    bench.activate()
+    bench.row(1, 1, 1)
+    await until(lambda: len(bench.results) == 1)
+    assert bench.results[0][2] == Quality.BAD_SENSOR
+    assert "E642" in bench.scoring.lanes["p1"].error
+
+
+async def test_a_lane_ends_when_it_is_fed_otherwise():
+    """A reload keeps lanes with the same windows, and only those."""
+    bench = Bench(ScriptedHost(), CountWindow(1))
+    same, other, gone = lanes_of(bench, 3)
+    serve(bench, [same, other, gone])
+    moved = InstancePlan("m1", "m", other.inputs, other.window, 1.0, (("pump1", (1, 0)),))
+    patient = InstancePlan("m0", "m", same.inputs, same.window, 9.0, same.parts)
+    bench.scoring.retain([patient, moved])
+    assert list(bench.scoring.lanes) == ["m0"]
+
+
+async def test_a_step_of_the_clock_starts_the_grid_anew(running):
+    """An hour back: the grid goes on from the new time at once."""
+    bench = running(Bench(ScriptedHost(), GridWindow(2, S, S, 10 * S)))
+    bench.activate()
+    for t in (5000, 5001, 5002):
+        bench.row(t, 1, 1)
+    bench.histories["pump1"].clear()
+    bench.scoring.stepped()
+    for t in (1400, 1401, 1402):
+        bench.row(t, 2, 2)
+    await until(lambda: bench.results and bench.results[-1][0] == 1402)
+    times = [t for t, *_ in bench.results]
+    assert times == [5001, 5002, 1401, 1402]
+
+
+async def test_a_grid_does_not_wait_for_a_stream_for_ever(running):
+    """After `max_age` without the slow stream its last value is held, and marked as held."""
+    parts = (("pump1", (0,)), ("pump1~slow", (1,)))
+    bench = running(Bench(ScriptedHost(), GridWindow(2, S, S, 5 * S), parts))
+    bench.activate()
+    for t in (1, 2):
+        bench.row(t, 1, 1)
+        bench.row(t, 1, 1, stream="pump1~slow")
+    for t in range(3, 21):
+        bench.row(t, 1, 1)
+    await until(lambda: bench.results and bench.results[-1][0] == 15)
+    assert [t for t, *_ in bench.results] == list(range(2, 16))
+    marked = [t for t, _, q, _ in bench.results if q == Quality.UNCERTAIN_LAST]
+    assert marked == list(range(8, 16))
