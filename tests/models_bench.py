@@ -12,7 +12,7 @@ import yaml
 from agent.app import plan
 from agent.app.boot import Loaded
 from agent.app.daemon import Daemon
-from agent.config.load import loads
+from agent.config.load import loads_whole
 from agent.core.batch import Batch
 from agent.core.ports import Stored
 from agent.core.quality import Quality
@@ -119,7 +119,7 @@ class Bench:
         """Take over another configuration as `Daemon._apply` does, without the units."""
         old = self.daemon.loaded
         text = yaml.safe_dump(yaml.safe_load(old.text) | changes)
-        self.daemon.loaded = Loaded(loads(text, "c.yaml", installed()), old.path, text)
+        self.daemon.loaded = Loaded(loads_whole(text, "c.yaml", installed()), old.path)
         self._applied(old.settings)
 
     def _applied(self, old: Any) -> None:
@@ -135,7 +135,7 @@ async def bench(doc: dict[str, Any]) -> AsyncIterator[Bench]:
     text = yaml.safe_dump(doc)
     data_dir = Path(doc["data_dir"])
     data_dir.mkdir(parents=True, exist_ok=True)
-    loaded = Loaded(loads(text, "c.yaml", installed()), data_dir / "c.yaml", text)
+    loaded = Loaded(loads_whole(text, "c.yaml", installed()), data_dir / "c.yaml")
     clock, stats = SystemClock(), Stats()
     async with open_store(data_dir, loaded.settings.journal, clock, stats, "0" * 32) as store:
         daemon = Daemon(loaded, store, clock, stats)

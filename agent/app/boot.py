@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from agent.config.load import ConfigProblems, loads, read
+from agent.config.load import ConfigProblems, Whole, loads_whole, read
 from agent.config.schema import Settings
 from agent.plugins import installed
 
@@ -26,25 +26,29 @@ class Loaded:
     """A configuration that was accepted.
 
     Attributes:
-        text: The file as read: what is kept as the last good one.
+        whole: What was read; its ``standalone`` is kept as the last good one.
         last_good: True when *path* was refused and the last good file runs instead.
     """
 
-    settings: Settings
+    whole: Whole
     path: Path
-    text: str
     last_good: bool = False
 
     @property
+    def settings(self) -> Settings:
+        """What the file asks for."""
+        return self.whole.settings
+
+    @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of the file."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+        """First 12 hex digits of the SHA-256 of the file, and of the profile files it uses."""
+        texts = [self.whole.text, *self.whole.profiles.values()]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def accept(path: Path) -> Loaded:
     """Load *path*; raises `ConfigProblems` with every problem when it is refused."""
-    text = read(path)
-    return Loaded(loads(text, str(path), installed()), path, text)
+    return Loaded(loads_whole(read(path), str(path), installed()), path)
 
 
 def boot(path: Path) -> Loaded:
@@ -64,7 +68,7 @@ def boot(path: Path) -> Loaded:
         except ConfigProblems:
             raise refused from None
         log.error("config.last_good", file=str(path), runs=str(good), error=str(refused))  # noqa: TRY400
-        return Loaded(loaded.settings, path, loaded.text, last_good=True)
+        return Loaded(loaded.whole, path, last_good=True)
 
 
 def keep(loaded: Loaded) -> None:
@@ -72,7 +76,7 @@ def keep(loaded: Loaded) -> None:
     target = last_good_path(Path(loaded.settings.data_dir))
     draft = target.with_suffix(".new")
     try:
-        draft.write_text(loaded.text, encoding="utf-8")
+        draft.write_text(loaded.whole.standalone, encoding="utf-8")
         with draft.open("rb") as f:
             os.fsync(f.fileno())
         draft.replace(target)

@@ -16,11 +16,16 @@ MAX_NODES: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: line and column from 1, width in characters."""
+    """Where something stands: line and column from 1, width in characters.
+
+    Attributes:
+        file: The profile that it is in; empty for the configuration itself.
+    """
 
     line: int
     column: int
     width: int
+    file: str = ""
 
 
 @dataclass(slots=True)

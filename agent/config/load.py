@@ -1,9 +1,8 @@
 """From a file to `Settings`, or to every problem of the file at once."""
 
-import difflib
 import types
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -13,11 +12,12 @@ from pydantic_core import ErrorDetails
 from agent.config.base import Section
 from agent.config.crosscheck import crosscheck
 from agent.config.document import Document, Path, Place, parse
-from agent.config.report import ConfigProblems, Problem
+from agent.config.profiles import Profiles, merged, standalone, unknown_removals
+from agent.config.report import ConfigProblems, Problem, did_you_mean
 from agent.config.schema import Settings
 from agent.plugins import Catalog
 
-__all__ = ["ConfigProblems", "load"]
+__all__ = ["ConfigProblems", "Whole", "load", "loads", "loads_whole", "read"]
 
 _GROUPS: Final = {
     "devices": "edge_agent.sources",
@@ -83,6 +83,26 @@ def read(path: FilePath) -> str:
 
 def loads(text: str, name: str, catalog: Catalog) -> Settings:
     """Like `load`, for the text of a file called *name* in messages."""
+    return loads_whole(text, name, catalog).settings
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A configuration that was accepted, with everything that it was made of.
+
+    Attributes:
+        text: The file. profiles: The profile files that it uses: file -> text.
+        standalone: The file with those profiles in it: what needs no other file.
+    """
+
+    settings: Settings
+    text: str
+    profiles: Mapping[str, str]
+    standalone: str
+
+
+def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
+    """Like `loads`, with the profiles that were read."""
     document = parse(text)
     if document.problems:
         raise ConfigProblems(name, text, document.problems)
@@ -91,22 +111,24 @@ def loads(text: str, name: str, catalog: Catalog) -> Settings:
             "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
         )
         raise ConfigProblems(name, text, [problem])
-    settings, problems = _Validation(document, catalog).run()
+    profiles = Profiles(document, name)
+    settings, problems = _Validation(document, catalog, profiles).run()
+    problems += profiles.problems
     if settings is not None and not problems:
         problems = [
             _placed(document, at, Problem(code, what, fix=fix))
             for code, what, at, fix in crosscheck(settings)
         ]
     if problems or settings is None:
-        raise ConfigProblems(name, text, problems)
-    return settings
+        raise ConfigProblems(name, text, problems, profiles.texts)
+    return Whole(settings, text, profiles.texts, standalone(text, document.data, profiles))
 
 
 class _Validation:
     """Adapters' sections by their own classes, then the rest by `Settings`."""
 
-    def __init__(self, document: Document, catalog: Catalog) -> None:
-        self._document, self._catalog = document, catalog
+    def __init__(self, document: Document, catalog: Catalog, profiles: Profiles) -> None:
+        self._document, self._catalog, self._profiles = document, catalog, profiles
         self._problems: list[Problem] = []
         self._classes: dict[Path, type[Section]] = {}
 
@@ -114,7 +136,7 @@ class _Validation:
         data = dict(self._document.data)
         for group in _GROUPS:
             if isinstance(data.get(group), dict):
-                data[group] = self._group(group, data[group], data.get("profiles"))
+                data[group] = self._group(group, data[group])
             elif group in data and data[group] is None:
                 data[group] = {}
         for section in ("models", "alarms"):
@@ -126,7 +148,7 @@ class _Validation:
             self._take(e, (), Settings)
             return None, self._problems
 
-    def _group(self, group: str, raw: Mapping[str, Any], profiles: Any) -> dict[str, Any]:
+    def _group(self, group: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The sections of one group that are valid; the others leave their problems."""
         built: dict[str, Any] = {}
         for name, section in raw.items():
@@ -134,43 +156,37 @@ class _Validation:
             if not isinstance(section, dict):
                 self._problem("E105", f"{_describe(path)} must be a section", path)
                 continue
-            merged = self._profiled(path, section, profiles) if group == "devices" else section
-            if merged is None or (cls := self._class(group, path, merged)) is None:
+            whole = self._profiled(path, section) if group == "devices" else section
+            if whole is None or (cls := self._class(group, path, whole)) is None:
                 continue
             self._classes[path] = cls
             try:
-                built[name] = cls.model_validate(merged)
+                built[name] = cls.model_validate(whole)
             except ValidationError as e:
                 self._take(e, path, cls)
         return built
 
-    def _profiled(
-        self, path: Path, section: dict[str, Any], profiles: Any
-    ) -> dict[str, Any] | None:
-        """The device over its profile: its own keys win, its tags are added."""
+    def _profiled(self, path: Path, section: dict[str, Any]) -> dict[str, Any] | None:
+        """The device over its profile, and where each part of it stands."""
         if "profile" not in section:
             return section
-        known = profiles if isinstance(profiles, dict) else {}
-        profile = known.get(section["profile"])
-        own = {k: v for k, v in section.items() if k != "profile"}
-        if not isinstance(profile, dict):
-            self._problem(
-                "E203",
-                f"there is no profile `{section['profile']}`",
-                (*path, "profile"),
-                _did_you_mean(str(section["profile"]), known),
-                at_value=True,
-            )
+        name, own = str(section["profile"]), {k: v for k, v in section.items() if k != "profile"}
+        profile = self._profiles.get(name)
+        if profile is None:
+            if not self._profiles.broken(name):
+                what, fix = f"there is no profile `{name}`", self._profiles.close_to(name)
+                self._problem("E203", what, (*path, "profile"), fix, at_value=True)
             return None
-        for at in list(self._document.keys):
-            if at[:2] == ("profiles", section["profile"]):
-                here = (*path, *at[2:])
-                self._document.keys.setdefault(here, self._document.keys[at])
-                self._document.values.setdefault(here, self._document.values[at])
-        merged = {**profile, **own}
-        if isinstance(profile.get("tags"), dict) and isinstance(own.get("tags"), dict):
-            merged["tags"] = {**profile["tags"], **own["tags"]}
-        return merged
+        for at, place in profile.keys.items():
+            self._document.keys.setdefault((*path, *at), place)
+        for at, place in profile.values.items():
+            self._document.values.setdefault((*path, *at), place)
+        for tag in list(unknown_removals(profile.data, own)):
+            what = f"profile `{name}` has no tag `{tag}` to take away"
+            fix = did_you_mean(tag, profile.data.get("tags") or {})
+            self._problem("E210", what, (*path, "tags", tag), fix or "Remove the line.")
+            own["tags"] = {n: t for n, t in own["tags"].items() if n != tag}
+        return merged(profile.data, own)
 
     def _class(self, group: str, path: Path, section: Mapping[str, Any]) -> type[Section] | None:
         known = self._catalog.types(_GROUPS[group])
@@ -184,7 +200,7 @@ class _Validation:
             )
             return None
         if kind not in known:
-            fix = _did_you_mean(str(kind), known) or f"Known types: {', '.join(known)}."
+            fix = did_you_mean(str(kind), known) or f"Known types: {', '.join(known)}."
             self._problem(
                 "E103",
                 f"`{kind}` is no type of {_SINGULAR[group]}",
@@ -213,7 +229,7 @@ class _Validation:
         shown = _shown(value)
         if kind == "extra_forbidden":
             owner = _section_at(cls, path[len(base) : -1])
-            fix = _did_you_mean(str(key), _settings_of(owner))
+            fix = did_you_mean(str(key), _settings_of(owner))
             fix = fix or f"Known settings: {', '.join(sorted(_settings_of(owner)))}."
             what = f"`{key}` is not a setting of {self._owner(path[:-1])}"
             return _placed(document, path, Problem("E104", what, fix=fix))
@@ -225,7 +241,7 @@ class _Validation:
             problem = Problem("E102", what, fix=fix[:1].upper() + fix[1:] + ".")
         elif kind == "literal_error":
             choices = [c.strip(" '") for c in str(ctx["expected"]).replace(" or ", ",").split(",")]
-            fix = _did_you_mean(str(value), choices) or f"Choose one of {', '.join(choices)}."
+            fix = did_you_mean(str(value), choices) or f"Choose one of {', '.join(choices)}."
             problem = Problem("E103", f"{shown} is no `{key}`", fix=fix)
         elif ctx.get("class_name") == "Secret":
             what = f"`{key}` says where the secret is, never the secret itself"
@@ -275,7 +291,9 @@ def _placed(document: Document, path: Path, problem: Problem, *, at_value: bool 
     while path and path not in places:
         path = path[:-1]
     place = places[path] if path else Place(1, 1, 1)
-    return replace(problem, line=place.line, column=place.column, width=place.width)
+    return replace(
+        problem, line=place.line, column=place.column, width=place.width, file=place.file
+    )
 
 
 def _describe(path: Path) -> str:
@@ -304,11 +322,6 @@ def _shown(value: Any) -> str:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
-
-
-def _did_you_mean(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
 
 
 def _settings_of(cls: type[Section] | None) -> list[str]:

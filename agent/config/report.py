@@ -1,6 +1,7 @@
 """What a mistake looks like: code, fact, place, the line with a caret, and the cure."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ class Problem:
         line, column: From 1, as editors count; 0 when the whole file is meant.
         width: Characters to underline.
         secret: What stands there is never repeated.
+        file: The profile that it is in; empty for the configuration itself.
     """
 
     code: str
@@ -24,35 +26,52 @@ class Problem:
     width: int = 1
     fix: str = ""
     secret: bool = False
+    file: str = ""
 
 
 class ConfigProblems(ConfigError):
-    """The file is refused; every problem at once."""
+    """The file is refused; every problem at once, those of its profiles after its own."""
 
-    def __init__(self, file: str, text: str, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self,
+        file: str,
+        text: str,
+        problems: Sequence[Problem],
+        profiles: Mapping[str, str] | None = None,
+    ) -> None:
+        """Args: *profiles* are the texts of the profile files, by file."""
         self.file, self.text = file, text
-        self.problems = sorted(problems, key=lambda p: (p.line, p.column, p.code))
+        self._texts = {"": text, **(profiles or {})}
+        self.problems = sorted(_once(problems), key=lambda p: (p.file, p.line, p.column, p.code))
         first = self.problems[0]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        super().__init__(
-            first.what + more, where=f"{file}:{first.line}", fix=first.fix, code=first.code
-        )
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        where = f"{first.file or file}:{first.line}"
+        super().__init__(first.what + more, where=where, fix=first.fix, code=first.code)
 
     def render(self) -> str:
         """Every problem as a technician reads it, and what it means for the running agent."""
-        lines = self.text.splitlines()
+        lines = {file: text.splitlines() for file, text in self._texts.items()}
         count = len(self.problems)
-        parts = [_render(self.file, lines, p) for p in self.problems]
+        parts = [_render(p.file or self.file, lines.get(p.file, []), p) for p in self.problems]
         tail = "Nothing was changed; the running configuration stays as it is."
         return "\n\n".join([*parts, f"{count} error{'s' if count > 1 else ''}. {tail}"])
 
     def as_json(self) -> list[dict[str, Any]]:
         """Every problem as plain data: code, file, line, column, what, fix."""
         return [
-            {"file": self.file}
-            | {k: v for k, v in asdict(p).items() if k not in {"width", "secret"}}
+            {"file": p.file or self.file}
+            | {k: v for k, v in asdict(p).items() if k not in {"width", "secret", "file"}}
             for p in self.problems
         ]
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """A profile that many devices use has each of its problems once, not once per device."""
+    found: dict[object, Problem] = {}
+    for p in problems:
+        alike = (p.file, p.line, p.column, p.code, p.fix or p.what) if p.line else p
+        found.setdefault(alike, p)
+    return list(found.values())
 
 
 def _render(file: str, lines: list[str], p: Problem) -> str:
@@ -72,3 +91,9 @@ def _render(file: str, lines: list[str], p: Problem) -> str:
     if p.fix:
         text.append(f"   = help: {p.fix}")
     return "\n".join(text)
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """The known word that is meant, as a question; empty when none is near."""
+    close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""

@@ -16,8 +16,9 @@ ROOT = HERE.parents[1]
 
 
 @pytest.mark.parametrize("path", sorted((HERE / "bad").glob("*.yaml")), ids=lambda p: p.stem)
-def test_refused_with_the_promised_words(path):
+def test_refused_with_the_promised_words(path, monkeypatch):
     """A broken file is refused with every problem, its place and its cure."""
+    monkeypatch.chdir(HERE / "bad")
     with pytest.raises(ConfigProblems) as refused:
         loads(path.read_text(encoding="utf-8"), path.name, installed())
     assert refused.value.render() + "\n" == path.with_suffix(".err").read_text(encoding="utf-8")

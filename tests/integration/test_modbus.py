@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from agent.config.base import Context
+from agent.config.load import loads
 from agent.core.quality import Quality
 from agent.core.stats import Stats
+from agent.plugins import installed
 from agent.runtime.clock import SystemClock
 from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from tests.polling import modbus, polling
@@ -211,3 +213,21 @@ async def test_a_refusal_names_the_tags_as_the_file_and_as_the_wire_do(ctx):
             await until(lambda: rows)
             error = source.facts()["last_error"]
             assert "(flow 40011 to temp 40012 -> holding, wire 10 to 11)" in error
+
+
+@pytest.mark.parametrize("name", ["energy-meter", "vfd", "pump-controller"])
+async def test_our_profiles_read_a_device(ctx, name):
+    """Every stream of a profile arrives, in few requests, and nothing of it is refused."""
+    async with ModbusServer({1: RegisterImage()}) as server:
+        text = "version: 1\ngateway: {id: g}\ndevices:\n"
+        text += f'  d: {{profile: {name}, connect: "{server.url}", unit: 1}}\n'
+        device = loads(text, "c.yaml", installed()).devices["d"]
+        source = device.build("d", ctx)
+        async with polling(source) as rows:
+            await until(lambda: all(rows.of(stream) for stream in source.streams))
+            for stream, tags in source.streams.items():
+                row = rows.of(stream)[0]
+                assert (row.q >= Quality.UNCERTAIN).all()
+                assert len(tags) == row.v.shape[1]
+            assert source.facts()["last_error"] == ""
+            assert source.facts()["requests"] <= 8
