@@ -77,7 +77,9 @@ class Daemon:
         root = f"{settings.gateway.prefix}/{settings.gateway.id}"
         self._data_dir = Path(settings.data_dir)
         texts = Texts(store.state, 1 if store.journal.durable else unseen())
-        self.ctx = Context(clock, stats, settings.gateway.id, root, self._data_dir, texts)
+        self.ctx = Context(
+            clock, stats, settings.gateway.id, root, self._data_dir, texts, store.state
+        )
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
         self.pipeline = Pipeline(store.journal, store.state, clock, stats)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from agent.core.errors import ConfigError
-from agent.core.ports import Clock
+from agent.core.ports import Clock, StateStore
 from agent.core.stats import Stats
 from agent.core.texts import Texts
 
@@ -159,6 +159,7 @@ class Context:
         root: Topic root ``{prefix}/{gateway}``.
         data_dir: Where the agent may keep files.
         texts: The dictionary through which text travels in columns.
+        state: Where it may keep small facts; None in a test that keeps none.
     """
 
     clock: Clock
@@ -167,6 +168,7 @@ class Context:
     root: str
     data_dir: Path
     texts: Texts = field(default_factory=Texts)
+    state: StateStore | None = None
     _shared: dict[Hashable, Any] = field(default_factory=dict)
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:

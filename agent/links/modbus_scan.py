@@ -50,14 +50,12 @@ class Read:
 
     Attributes:
         first: Wire address, from 0. count: Registers (function 3, 4) or bits (1, 2).
-        padded: Reads along addresses that no tag asked for.
         of: The tags it reads, in the words of the file.
     """
 
     function: int
     first: int
     count: int
-    padded: bool = False
     of: str = ""
 
     @property

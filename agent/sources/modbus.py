@@ -3,37 +3,33 @@
 import asyncio
 from collections.abc import Hashable, Mapping
 from math import inf
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.codecs.modbus_words import Words
 from agent.config.base import Context, Name, Refusal, Seconds, Section, refuse
 from agent.core.batch import Batch
 from agent.core.ports import Emit
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
-from agent.core.texts import Texts
 from agent.links.modbus import Endpoint
 from agent.links.modbus_dial import Dial, TlsFiles
-from agent.links.modbus_scan import Scan
+from agent.links.modbus_scan import Read, Scan
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
+from agent.sources.modbus_class import Holes, ScanClass
 from agent.sources.modbus_connect import Address, SerialSection, dial, misplaced, parse
-from agent.sources.modbus_layout import layout
+from agent.sources.modbus_cost import Cost
+from agent.sources.modbus_holes import NO_ANSWER
 from agent.sources.modbus_place import described, place
 from agent.sources.modbus_plan import MAX_REGISTERS
 from agent.sources.modbus_tags import ModbusTag
 
 log = structlog.get_logger()
-
-_REFUSES_GAPS: Final = frozenset({2, 3})
-"""Exception codes of a device that has no registers between those it was asked for."""
 
 
 def _connect(value: str) -> str:
@@ -59,6 +55,7 @@ class ModbusConfig(Section):
     addressing: Addressing
     poll_s: Seconds = Field(1.0, alias="poll", ge=0.001)
     timeout_s: Seconds = Field(1.0, alias="timeout", ge=0.01)
+    latency_s: Seconds = Field(0.005, alias="latency", ge=0, le=10)
     window: int = Field(1, ge=1, le=16)
     max_registers: int = Field(MAX_REGISTERS, ge=1, le=MAX_REGISTERS)
     classes: dict[Name, Annotated[Seconds, Field(ge=0.001)]] = Field(default_factory=dict)
@@ -112,6 +109,17 @@ class ModbusConfig(Section):
             for cls, tags in self.class_tags().items()
         }
 
+    def period_s(self, cls: str | None) -> float:
+        """Seconds between two scans of a class."""
+        return self.poll_s if cls is None else self.classes[cls]
+
+    def cost(self) -> Cost:
+        """What a request to this device costs on its line."""
+        timing = self.serial.timing() if self.serial else None
+        if timing is None and parse(self.connect).scheme == "rtu":
+            timing = SerialSection.model_validate({}).timing()
+        return Cost.of(timing, self.latency_s)
+
     def build(self, name: str, ctx: Context) -> "ModbusSource":
         """The source of this device."""
         return ModbusSource(name, self, ctx)
@@ -119,65 +127,6 @@ class ModbusConfig(Section):
 
 def _stream(device: str, cls: str | None) -> str:
     return device if cls is None else f"{device}~{cls}"
-
-
-class _Class:
-    """One scan class: its period, its requests, its decoder, what it last saw.
-
-    Attributes:
-        began_s: When the last scan began.
-        error: What was wrong with the last scan of a device that answers; empty when nothing.
-    """
-
-    def __init__(
-        self,
-        stream: str,
-        tags: TagSet,
-        period_s: float,
-        config: ModbusConfig,
-        names: list[str],
-        texts: Texts,
-    ) -> None:
-        self.stream, self.tags, self.period_s = stream, tags, period_s
-        self._config, self._names, self._texts = config, names, texts
-        self._once = names.index(config.once_per) if config.once_per in names else None
-        self._last_once = float("nan")
-        self.began_s, self.error = -inf, ""
-        self.scan: Scan
-        self.words: Words
-        self._lay(gaps=True)
-
-    def _lay(self, *, gaps: bool) -> None:
-        config = self._config
-        reads, fields = layout(
-            {n: config.tags[n] for n in self._names},
-            config.places,
-            config.max_registers,
-            gaps=gaps,
-        )
-        self.scan, self.words = Scan(config.unit, reads), Words(fields, self._code)
-
-    def _code(self, column: int, text: str) -> float:
-        """The code of a text that was read in a column."""
-        return self._texts.code(self.tags.tags[column].name, text)
-
-    def spare_gaps(self) -> bool:
-        """Ask for no register without a tag any more, if that is what the device refused."""
-        scan = self.scan
-        if not any(
-            scan.reads[i].padded and code in _REFUSES_GAPS for i, code in scan.refusals.items()
-        ):
-            return False
-        self._lay(gaps=False)
-        return True
-
-    def seen(self, v: NDArray[np.float64], q: NDArray[np.uint8]) -> bool:
-        """Is this the row of the last poll again, after ``once_per``?"""
-        if self._once is None or q[self._once] < Quality.UNCERTAIN:
-            return False
-        value = float(v[self._once])
-        again, self._last_once = value == self._last_once, value
-        return again
 
 
 class ModbusSource:
@@ -188,16 +137,18 @@ class ModbusSource:
         self._endpoint: Endpoint = ctx.shared(
             ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock)
         )
+        self._holes = Holes(name, config, ctx.state, ctx.clock)
         sets = config.tag_sets(name)
         self.streams: Mapping[str, TagSet] = sets
         self._classes = [
-            _Class(
+            ScanClass(
                 _stream(name, cls),
                 sets[_stream(name, cls)],
-                config.poll_s if cls is None else config.classes[cls],
+                config.period_s(cls),
                 config,
                 list(tags),
                 ctx.texts,
+                self._holes,
             )
             for cls, tags in config.class_tags().items()
         ]
@@ -227,7 +178,7 @@ class ModbusSource:
             for one in self._classes:
                 loops.create_task(self._poll(one, emit), name=one.stream)
 
-    async def _poll(self, one: _Class, emit: Emit) -> None:
+    async def _poll(self, one: ScanClass, emit: Emit) -> None:
         """One scan per period, on a grid shifted by the stream's name; never stacked."""
         loop, period_s = asyncio.get_running_loop(), one.period_s
         due_s = loop.time() + crc32(one.stream.encode()) / 2**32 * min(period_s, 1.0)
@@ -241,15 +192,18 @@ class ModbusSource:
                 due_s += missed * period_s
                 self._ctx.stats.add(f"modbus/{self._name}.overruns", missed)
 
-    async def _scan(self, one: _Class, emit: Emit) -> None:
+    async def _scan(self, one: ScanClass, emit: Emit) -> None:
         """One scan, one row; a row that was seen before is none."""
         clock, stats, scan = self._ctx.clock, self._ctx.stats, one.scan
         previous_s, one.began_s = one.began_s, clock.mono_s()
         await self._endpoint.scan(scan, self._config.timeout_s, self._config.window)
+        if await one.learn(self._ask):
+            scan = one.scan
+            await self._endpoint.scan(scan, self._config.timeout_s, self._config.window)
         t = np.array([clock.wall_ns()], np.int64)
         if scan.answered:
             stats.observe(f"source/{self._name}.scan_ms", 1e3 * (clock.mono_s() - one.began_s))
-        v, q = one.words.decode(scan.buffer, scan.quality)
+        v, q = one.decode()
         self._judge(one, previous_s)
         if one.seen(v, q):
             return
@@ -259,7 +213,7 @@ class ModbusSource:
             stats.add(f"source/{self._name}.bad_samples", bad)
         emit(Batch(one.stream, one.tags, t, v.reshape(1, -1), q.reshape(1, -1)))
 
-    def _judge(self, one: _Class, previous_s: float) -> None:
+    def _judge(self, one: ScanClass, previous_s: float) -> None:
         """Note, and log once, that the device was found or lost, or refuses some registers.
 
         It is lost when no scan class has had an answer since this one's previous scan.
@@ -284,11 +238,17 @@ class ModbusSource:
         else:
             log.warning("device.lost", device=self._name, error=self._error, up_s=was_s)
 
-    def _incomplete(self, one: _Class) -> None:
-        """Say which registers the device does not give; try without those nobody wants."""
-        error = one.scan.flaw()
+    def _incomplete(self, one: ScanClass) -> None:
+        """Say which registers the device does not give."""
+        error = one.flaw()
         if error and error != one.error:
             log.warning("scan.incomplete", device=self._name, stream=one.stream, error=error)
         one.error = error
-        if one.spare_gaps():
-            log.info("scan.without_gaps", stream=one.stream, requests=len(one.scan))
+
+    async def _ask(self, read: Read) -> int:
+        """One request of its own: 0 when it is answered, the exception code, or `NO_ANSWER`."""
+        scan = Scan(self._config.unit, [read])
+        await self._endpoint.scan(scan, self._config.timeout_s, 1)
+        if not scan.answered:
+            return NO_ANSWER
+        return next(iter(scan.refusals.values()), 0)

@@ -1,20 +1,19 @@
 """From a device's tags to the requests of a scan, and where each tag is in their answers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from agent.codecs.modbus_words import Field
 from agent.links.modbus_scan import Read
 from agent.sources.modbus_address import Place
+from agent.sources.modbus_cost import Cost
 from agent.sources.modbus_place import coil, field
 from agent.sources.modbus_plan import (
     BIT_TABLES,
     FUNCTION,
     MAX_BITS,
-    REQUEST_COST,
     Span,
     Table,
-    padded,
     plan,
 )
 from agent.sources.modbus_tags import ModbusTag
@@ -34,10 +33,13 @@ def layout(
     tags: Mapping[str, ModbusTag],
     places: Mapping[str, Place],
     max_registers: int,
-    *,
-    gaps: bool = True,
+    cost: Cost,
+    holes: Mapping[Table, Collection[Span]] | None = None,
 ) -> tuple[list[Read], list[Field]]:
-    """The requests that read *tags*, and a field for each tag in their order."""
+    """The requests that read *tags*, and a field for each tag in their order.
+
+    No request touches one of the *holes*; no tag may overlap one.
+    """
     wanted: dict[Table, list[Span]] = {}
     for name in tags:
         wanted.setdefault(places[name].table, []).append(places[name].span)
@@ -47,11 +49,11 @@ def layout(
     for table, spans in wanted.items():
         bits = table in BIT_TABLES
         limit = MAX_BITS if bits else max_registers
-        cost = REQUEST_COST * 16 if bits else REQUEST_COST
-        for span in plan(spans, limit, cost, gaps=gaps):
+        barriers = holes.get(table, ()) if holes else ()
+        for span in plan(spans, limit, cost.in_registers(bits=bits), barriers):
             blocks.append(_Block(len(reads), table, span, at))
             of = _words(tags, places, table, span)
-            reads.append(Read(FUNCTION[table], span.first, span.count, padded(span, spans), of))
+            reads.append(Read(FUNCTION[table], span.first, span.count, of))
             at += reads[-1].size
     column = {name: i for i, name in enumerate(tags)}
     return reads, [

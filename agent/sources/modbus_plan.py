@@ -1,6 +1,7 @@
 """Which requests read a scan class: least total cost, tags never split."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,11 +17,6 @@ MAX_REGISTERS: Final = 125
 
 MAX_BITS: Final = 2000
 """Bits per request, function codes 1 and 2 (V1.1b3, 6.1)."""
-
-REQUEST_COST: Final = 40.0
-"""What one more request costs, in registers read along for nothing: a round trip and a
-device's latency against two bytes on a fast line. Only its size relative to 1 matters.
-"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,28 +35,31 @@ class Span:
         """Is *other* wholly inside?"""
         return self.first <= other.first and other.end <= self.end
 
+    def meets(self, other: "Span") -> bool:
+        """Do they share an address?"""
+        return self.first < other.end and other.first < self.end
+
 
 def plan(
-    spans: Sequence[Span], limit: int, request_cost: float = REQUEST_COST, *, gaps: bool = True
+    spans: Sequence[Span], limit: int, request_cost: float, holes: Collection[Span] = ()
 ) -> list[Span]:
     """Requests of at most *limit* that cover every span at the least total cost.
 
-    Dynamic programming over the sorted spans: cost of a request = request_cost + its length.
-    Each span is wholly inside one request; spans that overlap may be read twice. No span may be
-    longer than *limit*. Without *gaps* no request reads addresses between spans, which a device
-    may refuse.
+    Dynamic programming over the sorted spans: a request costs *request_cost* plus its length, in
+    registers (`modbus_cost`). Each span is wholly inside one request; spans that overlap may be
+    read twice. No request touches one of the *holes*, which the device does not have; a span may
+    not be longer than *limit*, nor overlap a hole.
     """
-    wanted = sorted(set(spans))
+    wanted, barriers = sorted(set(spans)), sorted(holes)
     best = [0.0] + [float("inf")] * len(wanted)
     start = [0] * (len(wanted) + 1)
     for i, span in enumerate(wanted):
         end = span.first
+        barrier = _next_hole(barriers, span.first)
         for j in range(i, len(wanted)):
-            if j > i and not gaps and wanted[j].first > end:
-                break
             end = max(end, wanted[j].end)
             length = end - span.first
-            if length > limit:
+            if length > limit or end > barrier:
                 break
             cost = best[i] + request_cost + length
             if cost < best[j + 1]:
@@ -68,14 +67,10 @@ def plan(
     return _cut(wanted, start)
 
 
-def padded(request: Span, spans: Sequence[Span]) -> bool:
-    """Does *request* read addresses that none of the *spans* inside it asked for?"""
-    end = request.first
-    for span in sorted(s for s in spans if request.holds(s)):
-        if span.first > end:
-            return True
-        end = max(end, span.end)
-    return end < request.end
+def _next_hole(barriers: Sequence[Span], address: int) -> float:
+    """Where the first hole at or behind *address* begins."""
+    at = bisect_left(barriers, address, key=lambda hole: hole.first)
+    return barriers[at].first if at < len(barriers) else float("inf")
 
 
 def _cut(wanted: Sequence[Span], start: Sequence[int]) -> list[Span]:

@@ -1,14 +1,17 @@
 """Modbus devices that are wrong, slow, silent or gone: Bad rows, never wrong values."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agent.config.base import Context
+from agent.config.schema import JournalConfig
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
+from agent.storage.db import open_store
 from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from tests.polling import modbus, polling
 from tests.tools import until
@@ -157,7 +160,7 @@ async def test_a_refused_block_spoils_only_its_own_tags(ctx):
         async with polling(source) as rows:
             await until(lambda: len(rows) >= 3)
             assert {tuple(b.q[0].tolist()) for b in rows} == {(Quality.GOOD, Quality.BAD_CONFIG)}
-            assert "wire 5000): 2 illegal data address" in source.facts()["last_error"]
+            assert "wire 5000: 2 illegal data address" in source.facts()["last_error"]
             assert source.facts()["connected"]
 
 
@@ -174,6 +177,50 @@ async def test_registers_that_nobody_asked_for_may_be_missing(ctx):
             assert rows.last().v.tolist() == [[10.0, 19.0]]
             assert source.facts()["requests"] == 2
             assert source.facts()["last_error"] == ""
+
+
+async def test_only_the_guilty_are_quarantined(ctx, tmp_path):
+    """One refused register among sixty: from the first row on the others are good; the device is
+    not asked for it again with them, also not after a restart, until it is tried again.
+    """
+    image = RegisterImage()
+    image.hole = range(30, 31)
+    tags = {f"t{reg}": {"reg": reg} for reg in range(60)}
+    want = [Quality.BAD_CONFIG if reg == 30 else Quality.GOOD for reg in range(60)]
+    async with open_store(
+        tmp_path, JournalConfig.model_validate({}), ctx.clock, ctx.stats, "m"
+    ) as store:
+        ctx = replace(ctx, state=store.state)
+        async with ModbusServer({1: image}) as server:
+            source = modbus(server.url, tags).build("d", ctx)
+            async with polling(source) as rows:
+                await until(lambda: len(rows) >= 3)
+            assert all(b.q[0].tolist() == want for b in rows)
+            assert source.facts()["requests"] == 2
+            assert "t30 30 -> holding, wire 30: 2 illegal" in source.facts()["last_error"]
+            again = modbus(server.url, tags).build("d", ctx)
+            assert again.facts()["requests"] == 2
+            image.hole = range(0)
+            again._holes._try_at_s = 0.0
+            async with polling(again) as rows:
+                await until(lambda: len(rows.good()) >= 3)
+            assert again.facts()["requests"] == 1
+            assert store.state.items("hole") == {}
+
+
+async def test_a_device_that_fails_is_not_taken_apart(ctx):
+    """Device failure for everything is no quarantine: when it works again all tags are good."""
+    async with FaultyServer() as server:
+        tags = {f"t{reg}": {"reg": reg} for reg in range(20)}
+        source = modbus(server.url, tags).build("d", ctx)
+        async with polling(source) as rows:
+            await until(rows.good)
+            server.mode = "exception"
+            await until(lambda: len([b for b in rows if b.q[0, 0] == Quality.BAD_DEVICE]) > 5)
+            server.mode = "ok"
+            seen = len(rows.good())
+            await until(lambda: len(rows.good()) > seen + 5)
+            assert source.facts()["requests"] == 1
 
 
 async def test_a_block_without_answer_does_not_hide_the_others(ctx):
