@@ -3,7 +3,13 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.config.report import Problem
+    from agent.config.schema import Settings
 
 HELP = "check a configuration file; nothing is changed"
 
@@ -15,27 +21,44 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """0 when every file is right, 78 when one is not."""
-    from agent.config.crosscheck import tag_streams  # noqa: PLC0415
-    from agent.config.load import ConfigProblems, load  # noqa: PLC0415 - pydantic takes its time
+    """0 when every file is right, 1 when one deserves advice, 78 when one is refused."""
+    from agent.config.budget import lines, overloads  # noqa: PLC0415 - pydantic takes its time
+    from agent.config.load import ConfigProblems, load  # noqa: PLC0415
     from agent.plugins import installed  # noqa: PLC0415
 
     files = args.files or [getattr(args, "config", None) or "/etc/edge-agent/edge-agent.yaml"]
-    refused: list[ConfigProblems] = []
+    found: list[dict[str, Any]] = []
+    worst = 0
     for file in files:
         try:
             settings = load(Path(file), installed())
         except ConfigProblems as problems:
-            refused.append(problems)
+            found += problems.as_json()
+            worst = 78
             if not args.json:
                 print(problems.render(), file=sys.stderr)
-        else:
-            if not args.json:
-                tags = len(tag_streams(settings))
-                print(
-                    f"{file}: ok ({len(settings.devices)} devices, {tags} tags, "
-                    f"{len(settings.models)} models, {len(settings.sinks)} sinks)"
-                )
+            continue
+        shared = lines(settings)
+        advice = overloads(shared)
+        worst = max(worst, 1 if advice else 0)
+        found += [asdict(p) | {"file": file} for p in advice]
+        if not args.json:
+            _tell(file, settings, [line.says() for line in shared], advice)
     if args.json:
-        print(json.dumps([p for r in refused for p in r.as_json()], indent=2))
-    return 78 if refused else 0
+        print(json.dumps(found, indent=2))
+    return worst
+
+
+def _tell(file: str, settings: "Settings", shared: list[str], advice: list["Problem"]) -> None:
+    """What a technician wants to know of a file that is right."""
+    from agent.config.crosscheck import tag_streams  # noqa: PLC0415
+
+    tags = len(tag_streams(settings))
+    print(
+        f"{file}: ok ({len(settings.devices)} devices, {tags} tags, "
+        f"{len(settings.models)} models, {len(settings.sinks)} sinks)"
+    )
+    for line in shared:
+        print(f"  {line}")
+    for problem in advice:
+        print(f"warning[{problem.code}]: {problem.what}\n   = help: {problem.fix}")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Name, Refusal, Seconds, Section, refuse
+from agent.config.budget import Load
 from agent.core.batch import Batch
 from agent.core.ports import Emit
 from agent.core.quality import Quality
@@ -23,8 +24,9 @@ from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
 from agent.sources.modbus_class import Holes, ScanClass
 from agent.sources.modbus_connect import Address, SerialSection, dial, misplaced, parse
-from agent.sources.modbus_cost import Cost
+from agent.sources.modbus_cost import Cost, scan_seconds
 from agent.sources.modbus_holes import NO_ANSWER
+from agent.sources.modbus_layout import layout
 from agent.sources.modbus_place import described, place
 from agent.sources.modbus_plan import MAX_REGISTERS
 from agent.sources.modbus_tags import ModbusTag
@@ -119,6 +121,20 @@ class ModbusConfig(Section):
         if timing is None and parse(self.connect).scheme == "rtu":
             timing = SerialSection.model_validate({}).timing()
         return Cost.of(timing, self.latency_s)
+
+    def loads(self) -> list[Load]:
+        """What each scan class asks of the line, when the device lacks nothing."""
+        cost, places, timeout_s = self.cost(), self.places, self.timeout_s
+        return [
+            Load(
+                self.line,
+                self.connect,
+                scan_seconds(cost, layout(tags, places, self.max_registers, cost)[0]),
+                self.period_s(cls),
+                timeout_s,
+            )
+            for cls, tags in self.class_tags().items()
+        ]
 
     def build(self, name: str, ctx: Context) -> "ModbusSource":
         """The source of this device."""
