@@ -51,10 +51,7 @@ def test_a_line_that_cannot_keep_its_period_is_named(tmp_path: Path):
     assert told.returncode == 1
     words = "warning[W301]: rtu:///dev/ttyUSB0 needs 2.22 s per cycle, you asked for 1 s"
     assert words in told.stdout
-    told = subprocess.run(
-        [*command, "--json"], capture_output=True, text=True, timeout=30, check=False
-    )
-    (problem,) = json.loads(told.stdout)
+    (problem,) = json.loads(check("--json").stdout)
     assert (problem["code"], problem["file"]) == ("W301", str(file))
 
 
