@@ -7,8 +7,8 @@ from agent.config.schema import ModelSection, Settings
 from agent.core.alarms import AlarmSpec
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, GridWindow, Window
+from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Wiring
-from agent.runtime.scoring import InstancePlan
 from agent.runtime.trial import Fit
 from agent.runtime.units import Layer, Unit
 from agent.runtime.versions import ModelChoice

@@ -96,9 +96,11 @@ class Rollout:
         ``last_error``.
         """
         one = self._models.get(choice.name)
-        if one is None or one.choice != choice:
+        if one is None:
             return False
         async with one.polling:
+            if one.gone or one.choice != choice:  # a reload came before its turn
+                return False
             try:
                 taken = await self._consider(one, choice, pulled=False)
             except AgentError as e:

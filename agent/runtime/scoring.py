@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,8 @@ from agent.core.ports import Artifact, Clock, Emit, LoadedModel, ModelHost, Work
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
-from agent.core.window import CountWindow, Cut, GridWindow, Window, due, last_rows, sample_and_hold
+from agent.core.window import CountWindow, Cut, GridWindow, due, last_rows, sample_and_hold
+from agent.runtime.lane import InstancePlan, Lane, result
 from agent.runtime.outputs import columns
 
 log = structlog.get_logger()
@@ -28,60 +28,14 @@ BACKLOG: Final = 1000
 MAX_BATCH: Final = 256
 """Windows per call of the worker, so that no model holds the others up for long."""
 
+CATCH_UP: Final = 16
+"""Grid windows that are cut at once when rows come late; older ones are skipped and counted."""
+
 SHARE: Final = 0.5
 """Part of its deadline that a call may be expected to take: a backlog kills no sound model."""
 
 NO_WORKER_S: Final = 1.0
 """Pause before the next attempt when the machine cannot even start a worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstancePlan:
-    """One machine that a model serves.
-
-    Attributes:
-        inputs: Full tag names, in the order of the model's columns.
-        parts: Stream and column numbers that give those inputs, in order; one part for a
-            count window.
-    """
-
-    instance: str
-    model: str
-    inputs: tuple[str, ...]
-    window: Window
-    deadline_s: float
-    parts: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def stream(self) -> str:
-        """The stream of its results."""
-        return f"model/{self.instance}"
-
-    def same_windows(self, other: "InstancePlan") -> bool:
-        """Do windows cut for one serve the other as well."""
-        return replace(self, deadline_s=other.deadline_s) == other
-
-
-@dataclass(slots=True)
-class _Lane:
-    """An instance in service: its version, and the windows that wait for it.
-
-    Attributes:
-        outputs: Names of the version's outputs, in the order of ``tags``.
-        columns: Of each part of the plan, in its stream.
-        held: Its version was taken out; the windows wait for what takes its place.
-    """
-
-    plan: InstancePlan
-    tags: TagSet
-    origin: Origin
-    outputs: tuple[str, ...]
-    columns: list[NDArray[np.intp]]
-    held: bool = False
-    waiting: deque[Cut] = field(default_factory=deque)
-    next_end_ns: int = 0
-    runs: int = 0
-    error: str = ""
 
 
 class Scoring:
@@ -97,8 +51,8 @@ class Scoring:
     ) -> None:
         self._host, self._emit, self._history = host, emit, history
         self._clock, self._stats = clock, stats
-        self.lanes: dict[str, _Lane] = {}
-        self._by_stream: dict[str, list[_Lane]] = {}
+        self.lanes: dict[str, Lane] = {}
+        self._by_stream: dict[str, list[Lane]] = {}
         self._pace_s: dict[str, float] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -116,17 +70,19 @@ class Scoring:
             old = self.lanes.get(plan.instance)
             tags = TagSet(tuple(Tag(f"{plan.stream}/{o}") for o in names))
             parts = [np.array(c, np.intp) for _, c in plan.parts]
-            lane = _Lane(plan, tags, origin, tuple(loaded.outputs), parts)
+            lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts)
             if old is not None and old.plan.same_windows(plan):
                 lane.waiting, lane.next_end_ns, lane.runs = old.waiting, old.next_end_ns, old.runs
             self.lanes[plan.instance] = lane
+            self._pace_s.pop(plan.model, None)
         self._index()
-        self._wake()
+        self._wake(self.lanes.values())
 
     def deactivate(self, model: str) -> None:
         """Take every instance of *model* out of service."""
         for name in [n for n, lane in self.lanes.items() if lane.plan.model == model]:
             del self.lanes[name]
+        self._pace_s.pop(model, None)
         self._index()
 
     def retain(self, plans: Iterable[InstancePlan]) -> None:
@@ -151,19 +107,19 @@ class Scoring:
         for lane in self.lanes.values():
             for stream in dict.fromkeys(stream for stream, _ in lane.plan.parts):
                 self._by_stream.setdefault(stream, []).append(lane)
-        self._pace_s = {d: s for d, s in self._pace_s.items() if d in self.digests()}
 
-    def _due(self) -> list[_Lane]:
+    def _due(self) -> list[Lane]:
         return [lane for lane in self.lanes.values() if lane.waiting and not lane.held]
 
-    def _wake(self) -> None:
-        if self._due():
+    def _wake(self, lanes: Iterable[Lane]) -> None:
+        if any(lane.waiting and not lane.held for lane in lanes):
             self._idle.clear()
             self._work.set()
 
     def arrived(self, batch: Batch, history: History) -> None:
         """Cut the windows that the new rows complete (port `Arrivals`)."""
-        for lane in self._by_stream.get(batch.stream, ()):
+        lanes = self._by_stream.get(batch.stream, ())
+        for lane in lanes:
             window = lane.plan.window
             if isinstance(window, CountWindow):
                 rows = min(len(batch), history.capacity - window.rows + 1)
@@ -172,9 +128,9 @@ class Scoring:
                     self._queue(lane, last_rows(history, lane.columns[0], window, back))
             else:
                 self._grid(lane, window)
-        self._wake()
+        self._wake(lanes)
 
-    def _grid(self, lane: _Lane, window: GridWindow) -> None:
+    def _grid(self, lane: Lane, window: GridWindow) -> None:
         """Cut every grid window that is due: all its streams are there, or too late to wait for."""
         found = [self._history(stream) for stream, _ in lane.plan.parts]
         histories = [h for h in found if h is not None and len(h)]
@@ -182,14 +138,17 @@ class Scoring:
             return
         due_ns = due(histories, window)
         first = due_ns // window.stride_ns * window.stride_ns
-        end_ns = max(lane.next_end_ns, first - 16 * window.stride_ns) if lane.next_end_ns else first
+        end_ns = first
+        if lane.next_end_ns:
+            end_ns = max(lane.next_end_ns, first - CATCH_UP * window.stride_ns)
+            self._skipped(lane, (end_ns - lane.next_end_ns) // window.stride_ns)
         while end_ns <= due_ns:
             parts = list(zip(histories, lane.columns, strict=True))
             self._queue(lane, sample_and_hold(parts, window, end_ns))
             end_ns += window.stride_ns
         lane.next_end_ns = end_ns
 
-    def _queue(self, lane: _Lane, cut: Cut | None) -> None:
+    def _queue(self, lane: Lane, cut: Cut | None) -> None:
         if cut is None:
             return
         if len(lane.waiting) >= BACKLOG:
@@ -197,7 +156,7 @@ class Scoring:
             self._skipped(lane, 1)
         lane.waiting.append(cut)
 
-    def _skipped(self, lane: _Lane, windows: int) -> None:
+    def _skipped(self, lane: Lane, windows: int) -> None:
         if windows:
             self._stats.add(f"model/{lane.plan.instance}.skipped_windows", windows)
 
@@ -212,8 +171,8 @@ class Scoring:
             await self._work.wait()
             self._work.clear()
             while due := self._due():
-                for digest in dict.fromkeys(lane.origin.digest for lane in due):
-                    await self._turn(digest)
+                for model in dict.fromkeys(lane.plan.model for lane in due):
+                    await self._turn(model)
             self._idle.set()
 
     async def drain(self, within_s: float) -> None:
@@ -224,19 +183,19 @@ class Scoring:
         except TimeoutError:
             log.warning("scoring.not_drained", after_s=within_s)
 
-    async def _turn(self, digest: str) -> None:
-        """One call for everything that is due for one version; a lost worker costs no window."""
-        lanes = [lane for lane in self._due() if lane.origin.digest == digest]
-        if not lanes:
+    async def _turn(self, model: str) -> None:
+        """One call for everything that is due for one model; a lost worker costs no window."""
+        due = [lane for lane in self._due() if lane.plan.model == model]
+        if not due:
             return
-        taken = self._taken(lanes, digest)
-        lanes = list({id(lane): lane for lane, _ in taken}.values())
+        taken = self._taken(due)
+        lanes = list({lane.plan.instance: lane for lane, _ in taken}.values())
         usable = [cut.x for _, cut in taken if cut.quality >= Quality.UNCERTAIN]
         scores: NDArray[np.float64] | None = np.empty((0, len(lanes[0].tags)))
         error = ""
         if usable:
             try:
-                scores = await self._scored(lanes, np.stack(usable))
+                scores = await self._scored(lanes[0], np.stack(usable))
             except WorkerLost as e:
                 self._stats.add("inference.lost_calls")
                 self._report(lanes, str(e))
@@ -249,17 +208,17 @@ class Scoring:
         self._report(lanes, error)
         self._deliver(taken, scores)
 
-    def _taken(self, lanes: Sequence[_Lane], digest: str) -> list[tuple[_Lane, Cut]]:
+    def _taken(self, lanes: Sequence[Lane]) -> list[tuple[Lane, Cut]]:
         """What the next call takes: the oldest windows first, of all lanes in turn.
 
         As many as its deadline leaves room for at the pace of the last call; one per lane while
         no pace is known.
         """
-        pace_s, deadline_s = self._pace_s.get(digest), min(la.plan.deadline_s for la in lanes)
-        room = len(lanes) if pace_s is None else int(SHARE * deadline_s / max(pace_s, 1e-9))
+        plan, pace_s = lanes[0].plan, self._pace_s.get(lanes[0].plan.model)
+        room = len(lanes) if pace_s is None else int(SHARE * plan.deadline_s / max(pace_s, 1e-9))
         room = max(1, min(room, MAX_BATCH))
         turns = deque(sorted(lanes, key=lambda lane: lane.waiting[0].end_ns))
-        taken: list[tuple[_Lane, Cut]] = []
+        taken: list[tuple[Lane, Cut]] = []
         while turns and len(taken) < room:
             lane = turns.popleft()
             taken.append((lane, lane.waiting.popleft()))
@@ -267,14 +226,14 @@ class Scoring:
                 turns.append(lane)
         return taken
 
-    async def _scored(self, lanes: Sequence[_Lane], x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The outputs of the version of *lanes* for windows *x* as columns, float64 (n, m)."""
-        lane, started_s = lanes[0], self._clock.mono_s()
-        digest, deadline_s = lane.origin.digest, max(la.plan.deadline_s for la in lanes)
-        rows = await self._host.predict(digest, x, deadline_s)
+    async def _scored(self, lane: Lane, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The outputs of the version of *lane* for windows *x* as columns, float64 (n, m)."""
+        model, digest, started_s = lane.plan.model, lane.origin.digest, self._clock.mono_s()
+        rows = await self._host.predict(digest, x, lane.plan.deadline_s)
         took_s = self._clock.mono_s() - started_s
-        self._pace_s[digest] = took_s / len(x)
-        self._stats.observe(f"model/{lane.plan.model}.predict_ms", 1e3 * took_s)
+        if lane is self.lanes.get(lane.plan.instance):  # not the version before
+            self._pace_s[model] = took_s / len(x)
+        self._stats.observe(f"model/{model}.predict_ms", 1e3 * took_s)
         parts = [rows[o].reshape(len(x), -1) for o in lane.outputs if o in rows]
         scores = np.hstack(parts).astype(np.float64) if parts else np.empty((len(x), 0))
         if scores.shape[1] == len(lane.tags):
@@ -286,7 +245,7 @@ class Scoring:
             code="E642",
         )
 
-    def _report(self, lanes: Sequence[_Lane], error: str) -> None:
+    def _report(self, lanes: Sequence[Lane], error: str) -> None:
         for lane in lanes:
             if error and error != lane.error:
                 log.error("model.failed", instance=lane.plan.instance, error=error)
@@ -295,11 +254,11 @@ class Scoring:
             lane.error = error
 
     def _deliver(
-        self, taken: Sequence[tuple[_Lane, Cut]], scores: NDArray[np.float64] | None
+        self, taken: Sequence[tuple[Lane, Cut]], scores: NDArray[np.float64] | None
     ) -> None:
         """Hand on one batch per instance; a result is never better than its worst input."""
         i = 0
-        results: dict[str, tuple[_Lane, list[Cut], list[NDArray[np.float64]]]] = {}
+        results: dict[str, tuple[Lane, list[Cut], list[NDArray[np.float64]]]] = {}
         for lane, cut in taken:
             row = np.full(len(lane.tags), np.nan)
             if cut.quality >= Quality.UNCERTAIN:
@@ -312,19 +271,4 @@ class Scoring:
         for lane, cuts, values in results.values():
             lane.runs += len(cuts)
             self._stats.add(f"model/{lane.plan.instance}.runs", len(cuts))
-            self._emit(_result(lane, cuts, np.array(values)))
-
-
-def _result(lane: _Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
-    worst = np.array([c.quality for c in cuts], np.uint8)[:, None]
-    told = np.isfinite(v) | (worst < Quality.UNCERTAIN)
-    q = np.where(told, worst, Quality.BAD_SENSOR).astype(np.uint8)
-    return Batch(
-        lane.plan.stream,
-        lane.tags,
-        np.array([c.end_ns for c in cuts], np.int64),
-        np.where(np.isfinite(v), v, np.nan),
-        q,
-        origin=lane.origin,
-        window=np.array([c.start_ns for c in cuts], np.int64),
-    )
+            self._emit(result(lane, cuts, np.array(values)))

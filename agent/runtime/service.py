@@ -71,6 +71,7 @@ class Service:
             one.refused[artifact.digest] = e
             await self._releases.mark(one.name, stage=Stage.REFUSED, tries=0)
             await self._verdicts.audited("model.refused", actor, artifact, before, str(e))
+            await self.collect()
             raise
         except (TransientError, asyncio.CancelledError):
             await self._releases.interrupted(one.name, None)

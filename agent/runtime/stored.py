@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from agent.core.history import History
 from agent.core.ports import Journal
 from agent.core.window import CountWindow, Cut, GridWindow, due, last_rows, sample_and_hold
-from agent.runtime.scoring import InstancePlan
+from agent.runtime.lane import InstancePlan
 
 PER_INSTANCE: Final = 8
 """The newest windows of each machine on which a candidate is tried."""

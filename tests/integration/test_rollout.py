@@ -393,6 +393,15 @@ async def test_only_files_that_someone_may_need_stay(registry, doc, tmp_path):
         assert len(b.daemon.models.host.digests()) == 1
 
 
+async def test_refused_versions_do_not_fill_the_disk(registry, doc, tmp_path):
+    """A publisher that is broken every hour: only the last refused file is kept."""
+    async with serving_one(registry, doc) as b:
+        for n in range(2, 6):
+            registry.publish("m", str(n), models.with_metadata(models.nan(), n=str(n)))
+            assert not await b.poll()
+        assert len(list((tmp_path / "data" / "models").glob("*.onnx"))) == 2
+
+
 # Local files, and configurations that change
 
 

@@ -15,7 +15,8 @@ from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow
-from agent.runtime.scoring import InstancePlan, Scoring
+from agent.runtime.lane import InstancePlan
+from agent.runtime.scoring import CATCH_UP, Scoring
 from tests.tools import ManualClock, until
 
 TAGS = TagSet((Tag("pump1/a"), Tag("pump1/b")))
@@ -353,3 +354,28 @@ async def test_a_grid_does_not_wait_for_a_stream_for_ever(running):
     assert [t for t, *_ in bench.results] == list(range(2, 16))
     marked = [t for t, _, q, _ in bench.results if q == Quality.UNCERTAIN_LAST]
     assert marked == list(range(8, 16))
+
+
+async def test_two_models_of_one_file_may_have_other_windows(running):
+    """The same digest with windows of another length: each model has its own calls."""
+    bench = running(Bench(ScriptedHost(), CountWindow(1)))
+    serve(bench, lanes_of(bench, 1, "a", CountWindow(1)))
+    serve(bench, lanes_of(bench, 1, "b", CountWindow(2)))
+    bench.row(1, 1, 1)
+    bench.row(2, 3, 3)
+    await until(lambda: len(bench.results) == 3)
+    assert {(b.stream, float(v)) for b in bench.out for v in b.v[:, 0]} == {
+        ("model/a0", 1.0), ("model/a0", 3.0), ("model/b0", 2.0),
+    }  # fmt: skip
+
+
+async def test_grid_windows_that_come_too_late_are_counted(running):
+    """A late row after many steps is cut to the newest windows; the rest is counted."""
+    bench = running(Bench(ScriptedHost(), GridWindow(2, S, S, 10 * S)))
+    bench.activate()
+    for t in (1, 2):
+        bench.row(t, 1, 1)
+    bench.row(40, 1, 1)
+    await until(lambda: bench.results and bench.results[-1][0] == 40)
+    skipped = bench.scoring._stats.values["model/p1.skipped_windows"]
+    assert skipped == 40 - CATCH_UP - 3

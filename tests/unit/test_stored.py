@@ -6,7 +6,7 @@ from agent.core.batch import Batch
 from agent.core.quality import Quality
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow
-from agent.runtime.scoring import InstancePlan
+from agent.runtime.lane import InstancePlan
 from agent.runtime.stored import MAX_WINDOWS, PER_INSTANCE, stored_windows
 
 S = 1_000_000_000
