@@ -118,7 +118,7 @@ class Bench:
     def reload(self, **changes: Any) -> None:
         """Take over another configuration as `Daemon._apply` does, without the units."""
         old = self.daemon.loaded
-        text = yaml.safe_dump(yaml.safe_load(old.text) | changes)
+        text = yaml.safe_dump(yaml.safe_load(old.whole.text) | changes)
         self.daemon.loaded = Loaded(loads_whole(text, "c.yaml", installed()), old.path)
         self._applied(old.settings)
 
