@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,31 @@ async def test_pipes_and_devices_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "m" / "index.json")
     with pytest.raises(PermanentError, match="E617"):
         await folder.model.resolve("m", "stable", None)
+
+
+async def test_a_server_that_answers_with_another_range_is_not_believed(tmp_path):
+    """The start of a file is never appended to its first half."""
+    with Server() as server:
+        server.publish("m", "1", MODEL)
+        offer = await server.model.resolve("m", "stable", None)
+        server.fault = "other_range"
+        with pytest.raises(PermanentError, match="E625"):
+            await content(server.model, offer, 1000)
+
+
+async def test_an_offer_of_another_server_is_not_fetched():
+    """The token of one registry never goes to another host."""
+    with Server() as one, Server() as other:
+        other.publish("m", "1", MODEL)
+        offer = await other.model.resolve("m", "stable", None)
+        with pytest.raises(PermanentError, match="E624"):
+            await content(one.model, offer)
+
+
+async def test_a_model_of_absurd_size_is_not_begun(place, tmp_path):
+    """Whoever offers it: nothing is asked of the disk or of the network."""
+    place.publish("m", "1", MODEL)
+    offer = await place.model.resolve("m", "stable", None)
+    with pytest.raises(PermanentError, match="E614"):
+        await download(place.model, replace(offer, size=10**15), tmp_path / "d")
+    assert not (tmp_path / "d").exists()
