@@ -13,7 +13,10 @@ from agent import __version__
 from agent.cli.args import INTERNAL, complain, exit_code
 from agent.core.errors import AgentError
 
-COMMANDS: Final = ("run", "check", "status", "top", "reload", "outbox", "models", "demo")
+COMMANDS: Final = (
+    "run", "check", "status", "top", "reload", "outbox", "models",
+    "scan", "probe", "dry-run", "demo",
+)  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 
 _INTERRUPTED: Final = 130
@@ -79,7 +82,7 @@ def _parser(words: Sequence[str]) -> ArgumentParser:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"agent.cli.{name}")
+    return importlib.import_module(f"agent.cli.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""`edge-agent dry-run`: the whole file against the live devices; nothing is kept or published."""
+
+import asyncio
+import json
+import logging
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.args import CONFIG, DEGRADED, OK, add_json
+from agent.cli.table import table
+
+if TYPE_CHECKING:
+    from agent.config.schema import Settings
+    from agent.core.batch import Batch
+
+HELP = "read every tag of a file from the live devices; nothing is kept or published"
+
+
+def add(parser: ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("file", nargs="?", default=CONFIG, metavar="FILE")
+    parser.add_argument("--for", dest="seconds", type=float, default=10.0, metavar="SECONDS")
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """0 when every tag has a usable value, 1 when one has not, 78 when the file is refused."""
+    from agent.config.load import load  # noqa: PLC0415 - pydantic takes its time
+    from agent.logs import configure  # noqa: PLC0415
+    from agent.plugins import installed  # noqa: PLC0415
+
+    settings = load(Path(args.file), installed())
+    configure(level=logging.ERROR)  # what is wrong is told below
+    tags, errors = asyncio.run(_read(settings, args.seconds))
+    if args.json:
+        print(json.dumps({"tags": tags, "devices": errors}, indent=2))
+    else:
+        rows = [
+            [name, _number(t["value"]), t["unit"], t["q"], f"{t['good']}/{t['rows']}"]
+            for name, t in tags.items()
+        ]
+        print(table(["TAG", "VALUE", "UNIT", "QUALITY", "USABLE"], rows))
+        for device, error in errors.items():
+            print(f"{device}: {error}")
+    bad = [name for name, t in tags.items() if not t["good"]]
+    if not args.json:
+        print(f"\n{len(tags) - len(bad)} of {len(tags)} tags gave a usable value.")
+    return DEGRADED if bad else OK
+
+
+class _Seen:
+    """The newest row of each stream, and how many were usable."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, batch: "Batch", **_: object) -> None:
+        from agent.core.batch import range_checked  # noqa: PLC0415
+        from agent.core.quality import word  # noqa: PLC0415
+
+        batch = range_checked(batch)
+        for i, tag in enumerate(batch.tags):
+            one = self.tags[tag.name]
+            q = int(batch.q[-1, i])
+            one["rows"] += len(batch)
+            one["good"] += int((batch.q[:, i] >= 64).sum())
+            one["value"], one["q"] = float(batch.v[-1, i]) if q >= 64 else None, word(q)
+
+
+async def _read(
+    settings: "Settings", seconds: float
+) -> tuple[dict[str, dict[str, Any]], Mapping[str, str]]:
+    """What every tag gave within *seconds*, and what each device complains about."""
+    from agent.config.base import Context  # noqa: PLC0415
+    from agent.core.stats import Stats  # noqa: PLC0415
+    from agent.runtime.clock import SystemClock  # noqa: PLC0415
+
+    seen, sources = _Seen(), {}
+    with tempfile.TemporaryDirectory(prefix="edge-agent-dry-run-") as folder:
+        gateway = settings.gateway
+        root = f"{gateway.prefix}/{gateway.id}"
+        ctx = Context(SystemClock(), Stats(), gateway.id, root, Path(folder))
+        for name, section in settings.devices.items():
+            device: Any = section
+            for tags in device.tag_sets(name).values():
+                for tag in tags:
+                    seen.tags[tag.name] = {
+                        "value": None, "unit": tag.unit, "q": "bad", "rows": 0, "good": 0
+                    }  # fmt: skip
+            sources[name] = device.build(name, ctx)
+        tasks = [asyncio.create_task(s.run(seen), name=n) for n, s in sources.items()]
+        ended, running = await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    errors = {n: s.facts().get("last_error", "") for n, s in sources.items() if hasattr(s, "facts")}
+    errors |= {t.get_name(): str(t.exception()) for t in ended if t.exception()}
+    return seen.tags, {n: e for n, e in errors.items() if e}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
