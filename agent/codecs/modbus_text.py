@@ -22,13 +22,13 @@ class TextFormat:
     Attributes:
         length: Bytes of the text, at most; what lies beyond in its last register is no part of it.
         per_register: 2, or 1 when each register holds one character in its low byte.
-        trim: Spaces to take off: at the ``end``, at ``both`` ends, or ``none``.
+        trim: Spaces to take off: at the ``end``, at ``both`` ends; or ``keep`` them.
     """
 
     length: int
     per_register: Literal[1, 2] = 2
     encoding: Encoding = "ascii"
-    trim: Literal["end", "both", "none"] = "end"
+    trim: Literal["end", "both", "keep"] = "end"
 
     @property
     def registers(self) -> int:
@@ -48,7 +48,7 @@ class TextFormat:
         """
         text = data.split(b"\0", 1)[0].decode(self.encoding, "replace")
         text = "".join(c for c in text if c.isprintable())
-        if self.trim == "none":
+        if self.trim == "keep":
             return text
         return text.rstrip() if self.trim == "end" else text.strip()
 

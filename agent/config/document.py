@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
 
@@ -12,6 +12,24 @@ Path = tuple[str | int, ...]
 
 MAX_NODES: Final = 200_000
 """Nodes after aliases are expanded: a file that grows beyond this is an attack or a mistake."""
+
+
+class Hex(int):
+    """A whole number that is written in hex, which for some settings means another thing.
+
+    Attributes:
+        text: As it is written.
+    """
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text, 16)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,9 @@ class _Walk:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
-        return self._loader.construct_object(node)
+        value = self._loader.construct_object(node)
+        hexed = isinstance(value, int) and str(node.value).startswith("0x")
+        return Hex(node.value) if hexed else value
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[Any, Any]:
         found: dict[Any, Any] = {}

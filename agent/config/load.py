@@ -112,7 +112,7 @@ def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
         )
         raise ConfigProblems(name, text, [problem])
     profiles = Profiles(document, name)
-    settings, problems = _Validation(document, catalog, profiles).run()
+    settings, problems = Validation(document, catalog, profiles).run()
     problems += profiles.problems
     if settings is not None and not problems:
         problems = [
@@ -124,7 +124,7 @@ def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
     return Whole(settings, text, profiles.texts, standalone(text, document.data, profiles))
 
 
-class _Validation:
+class Validation:
     """Adapters' sections by their own classes, then the rest by `Settings`."""
 
     def __init__(self, document: Document, catalog: Catalog, profiles: Profiles) -> None:

@@ -1,5 +1,6 @@
 """Which settings of a tag go together, where it is on the wire, and what its registers mean."""
 
+import re
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -19,6 +20,8 @@ from agent.core.tag import Tag
 from agent.sources.modbus_address import Address, Addressing, Place, TagError, resolve
 from agent.sources.modbus_plan import BIT_TABLES, Span, Table
 from agent.sources.modbus_tags import ModbusTag
+
+_CODE: Final = re.compile(r"^-?(?:0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})$")
 
 _OF_TEXT: Final = ("length", "per_register", "encoding", "trim")
 _OF_NUMBERS: Final = ("invalid", "scale", "offset", "scale_by", "unit", "range", "deadband", "enum")
@@ -112,9 +115,6 @@ def _check_numbers(tag: ModbusTag, kind: Kind, given: set[str]) -> None:
         what = f"a shift of {tag.shift} leaves nothing of {kind}"
         raise TagError("E309", what, f"{kind} has {width(kind)} bits.", "shift")
     for written in tag.invalid:
-        if kind in FLOATS and isinstance(written, int) and written > 2**24:
-            fix = f'For the bit pattern write "0x{written:X}", for the number add .0'
-            raise TagError("E309", f"is {written} a bit pattern or a number?", fix, "invalid")
         if raw_value(kind, written) is None:
             raise _no_value("invalid", str(written), kind)
     if tag.enum is None:
@@ -135,10 +135,7 @@ def _no_value(key: str, written: str, kind: Kind) -> TagError:
 
 
 def _code(written: str) -> int | None:
-    try:
-        return int(written, 0)
-    except ValueError:
-        return None
+    return int(written, 0) if _CODE.match(written) else None
 
 
 def _text(tag: ModbusTag) -> TextFormat:

@@ -1,6 +1,8 @@
 """Modbus tags as the file writes them."""
 
-from typing import Annotated, Literal
+import re
+from math import inf
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -8,10 +10,19 @@ from pydantic_core import PydanticCustomError
 from agent.codecs.modbus_text import Encoding
 from agent.codecs.modbus_types import Kind, Order
 from agent.config.base import Name, Number, Section
+from agent.config.document import Hex
 from agent.sources.modbus_plan import Table
 
+_DECIMAL: Final = re.compile(r"^[0-9]{1,9}$")
+_HEX: Final = re.compile(r"^0[xX][0-9a-fA-F]{1,16}$")
 
-def _whole(value: object) -> object:
+
+def _register(value: object) -> object:
+    """A number, or hex as text: hex is a wire address in every notation."""
+    if isinstance(value, Hex):
+        return value.text
+    if isinstance(value, str) and _DECIMAL.match(value):
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise PydanticCustomError(
             "register",
@@ -21,56 +32,66 @@ def _whole(value: object) -> object:
     return value
 
 
-def _hex(value: object) -> object:
+def _mask(value: object) -> object:
     """``"0x0F00"`` -> 3840; a plain number stays."""
-    if isinstance(value, str):
-        try:
-            return int(value, 0)
-        except ValueError:
-            raise PydanticCustomError(
-                "mask", "`{value}` is no mask", {"value": value, "fix": "Write it as 0x0F00."}
-            ) from None
-    return value
+    if not isinstance(value, str):
+        return value
+    if not _HEX.match(value):
+        told = {"value": value, "fix": "Write it as 0x0F00."}
+        raise PydanticCustomError("mask", "`{value}` is no mask", told)
+    return int(value, 16)
 
 
-def _pair(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _range(value: object) -> object:
+    """A list of two; one without an end on either side is none."""
+    pair = tuple(value) if isinstance(value, list) else value
+    return None if pair == (-inf, inf) else pair
 
 
-def _list(value: object) -> object:
-    """One special value, or a list of them."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return (value,) if isinstance(value, int | float | str) else value
+def _special(value: object) -> object:
+    """One special value, or a list of them; hex is a bit pattern."""
+    found = value if isinstance(value, list | tuple) else (value,)
+    return tuple(x.text if isinstance(x, Hex) else x for x in found)
+
+
+def _line(value: object) -> object:
+    """One line of text, without space around it."""
+    if isinstance(value, str) and not value.strip().isprintable():
+        fix = "Write one line of text."
+        raise PydanticCustomError("line", "the text has control characters", {"fix": fix})
+    return value.strip() if isinstance(value, str) else value
+
+
+Line = Annotated[str, BeforeValidator(_line)]
 
 
 class ModbusTag(Section):
     """One register, several that make one value, or a part of one.
 
-    ``reg`` is a number, or hex as ``"0x10"``. Hex is never taken for a display number: a device
-    that really has wire address 40001 is written ``"0x9C41"``. What each setting means, and which
+    ``reg`` is a number, or hex. Hex is never taken for a display number: a device that really has
+    wire address 40001 is written ``0x9C41``. What each setting means, and which
     go together, is in docs/modbus.md; `agent.sources.modbus_place` holds the rules.
     """
 
-    reg: Annotated[int | str, BeforeValidator(_whole)]
+    reg: Annotated[int | str, BeforeValidator(_register)]
     as_: Kind | None = Field(None, alias="as")
     order: Order = "ABCD"
     table: Table | None = None
     bit: int | None = Field(None, ge=0, le=15)
     byte: Literal["high", "low"] | None = None
-    mask: Annotated[int | None, BeforeValidator(_hex)] = Field(None, ge=1)
+    mask: Annotated[int | None, BeforeValidator(_mask)] = Field(None, ge=1)
     shift: int | None = Field(None, ge=0, le=63)
     length: int | None = Field(None, ge=1, le=250)
     per_register: Literal[1, 2] | None = None
     encoding: Encoding | None = None
-    trim: Literal["end", "both", "none"] | None = None
-    enum: dict[str, str] | None = None
-    invalid: Annotated[tuple[int | float | str, ...], BeforeValidator(_list)] = ()
+    trim: Literal["end", "both", "keep"] | None = None
+    enum: Annotated[dict[str, Line] | None, Field(min_length=1)] = None
+    invalid: Annotated[tuple[int | float | str, ...], BeforeValidator(_special)] = ()
     scale: Number = Field(1.0, allow_inf_nan=False)
     offset: Number = Field(0.0, allow_inf_nan=False)
     scale_by: Name | None = None
-    unit: str = ""
-    range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_pair)] = Field(
+    unit: Line = ""
+    range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_range)] = Field(
         None, alias="range"
     )
     deadband: Number = Field(0.0, ge=0)

@@ -207,7 +207,7 @@ def test_a_text_is_read_only_from_an_answer_that_came():
         (b"AB\0CD", TextFormat(5), "AB"),
         (b" A B ", TextFormat(5), " A B"),
         (b" A B ", TextFormat(5, trim="both"), "A B"),
-        (b" A B ", TextFormat(5, trim="none"), " A B "),
+        (b" A B ", TextFormat(5, trim="keep"), " A B "),
         (b"A\tB\r\n", TextFormat(5), "AB"),
         (b"\xff\xfe", TextFormat(2), "\ufffd\ufffd"),
         ("배치 7".encode("cp949"), TextFormat(6, encoding="cp949"), "배치 7"),
