@@ -4,7 +4,8 @@ Jobs speak MBAP; here a request loses its header and gains a CRC, and an answer 
 round. RTU answers carry no transaction id, so a late one looks like the answer to whatever was
 asked next. Two rules keep it out: a frame counts only if unit, function code, length and CRC are
 those of the open request, and after a timeout a unit must first echo random data (function 8,
-which answers in order like everything else) before it is read again.
+which answers in order like everything else) before it is read again. A unit that answers later
+than its timeout is therefore never read: the status says so.
 """
 
 import random
@@ -30,8 +31,8 @@ _KEPT: Final = 600
 _DIAGNOSTICS: Final = 8
 _MASK_WRITE: Final = 22
 
-UNPROVEN: Final = 2
-"""Echoes a unit may leave unanswered: then it does not know function 8, and time must do."""
+QUIET_S: Final = 3.0
+"""A unit that never echoed is read again after so much silence: it may not know function 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,22 @@ class Timing:
         return cls(char_s, max(silence_s, pause_s), local_echo)
 
 
-Late = MutableMapping[int, int]
-"""Unit -> echoes it left unanswered since a request of it timed out. Outlives the connection."""
+@dataclass(slots=True)
+class Suspect:
+    """A unit of which a request timed out: its answer may still come.
+
+    Attributes:
+        echoes: It has answered an echo before, so it must do so again.
+        quiet_since_s: When the line last said anything, or was asked something else than an echo.
+    """
+
+    echoes: bool = False
+    doubted: bool = False
+    quiet_since_s: float = 0.0
+
+
+Late = MutableMapping[int, Suspect]
+"""Unit -> what is known about its late answers. Outlives the connection."""
 
 
 class RtuLine(Line):
@@ -69,34 +84,35 @@ class RtuLine(Line):
         """*stream*: over TCP, where a timeout ends the connection."""
         super().__init__(client)
         self._timing, self._late, self._stream = timing, late, stream
-        self._free_s = 0.0
+        self._free_s = self._heard_s = 0.0
         self._open: _Request | None = None
 
     async def run(self, job: Job, timeout_s: float, window: int) -> None:
         """One job; *window* is 1 on a line, whatever was asked."""
         del window
         deadline_s = timeout_s + 264 * self._timing.char_s
-        if self._late.get(job.unit, UNPROVEN) < UNPROVEN and not await self._in_step(
-            job, deadline_s
-        ):
+        suspect = self._late.setdefault(job.unit, Suspect())
+        if suspect.doubted and not await self._in_step(job, suspect, deadline_s):
             return
         await super().run(job, deadline_s, 1)
         self._open = None
         if not job.complete and self.alive:
-            self._late[job.unit] = 0
+            suspect.doubted, suspect.quiet_since_s = True, self.loop.time()
             self._timed_out()
 
-    async def _in_step(self, job: Job, deadline_s: float) -> bool:
+    async def _in_step(self, job: Job, suspect: Suspect, deadline_s: float) -> bool:
         """Does the unit answer what it is asked now, and not what it was asked before?"""
         echo = Echo(job.unit)
         await super().run(echo, deadline_s, 1)
         self._open = None
         if echo.complete:
-            del self._late[job.unit]
+            suspect.echoes, suspect.doubted = True, False
             return True
+        suspect.quiet_since_s = max(suspect.quiet_since_s, self._heard_s)
+        if not suspect.echoes and self.loop.time() - suspect.quiet_since_s > QUIET_S:
+            suspect.doubted = False
         job.fail(Quality.BAD_COMM)
         if self.alive:
-            self._late[job.unit] += 1
             self._timed_out()
         return False
 
@@ -130,7 +146,8 @@ class RtuLine(Line):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the line. What is not the answer to the open request is noise."""
-        self._free_s = self.loop.time() + self._timing.silence_s
+        self._heard_s = self.loop.time()
+        self._free_s = self._heard_s + self._timing.silence_s
         job, request = self._job, self._open
         if job is None or request is None:
             return
