@@ -33,6 +33,10 @@ _BYTES: Final = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
+_LARGEST: Final = 2.0**60
+"""More bytes than any disk has."""
+_LONGEST_S: Final = 100 * 365 * 86400.0
+"""100 years: as nanoseconds it still fits into 64 bits."""
 _WITH_UNIT: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
 
 T = TypeVar("T")
@@ -41,9 +45,18 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 """Names that may stand in a topic (contracts: topics and payloads)."""
 
 
-def _measure(value: object, units: dict[str, float], what: str, example: str) -> float:
+def _measure(
+    value: object, units: dict[str, float], what: str, example: str, largest: float
+) -> float:
     if isinstance(value, str) and (m := _WITH_UNIT.match(value)) and m[2] in units:
-        return float(m[1]) * units[m[2]]
+        found = float(m[1]) * units[m[2]]
+        if found > largest:
+            raise PydanticCustomError(
+                "too_large",
+                "`{value}` is too large a {what}",
+                {"value": value, "what": what, "code": "E106", "fix": "Write what is meant."},
+            )
+        return found
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise PydanticCustomError(
             "unit_missing",
@@ -59,12 +72,12 @@ def _measure(value: object, units: dict[str, float], what: str, example: str) ->
 
 def parse_seconds(value: object) -> float:
     """``"100ms"`` -> 0.1. A bare number is refused: nobody knows its unit."""
-    return _measure(value, _SECONDS, "duration", "1s")
+    return _measure(value, _SECONDS, "duration", "1s", _LONGEST_S)
 
 
 def parse_bytes(value: object) -> int:
     """``"64MB"`` -> 64000000."""
-    return int(_measure(value, {k: float(v) for k, v in _BYTES.items()}, "size", "64MB"))
+    return int(_measure(value, {k: float(v) for k, v in _BYTES.items()}, "size", "64MB", _LARGEST))
 
 
 Seconds = Annotated[

@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from agent.config.schema import ModelSection, Settings
+from agent.config.selftags import mistake
+from agent.core.alarms import bad_alarm
 
 RESERVED: Final = ("agent", "model")
 """Device names that would collide with streams of the agent itself."""
@@ -109,7 +111,12 @@ def _inputs(
     streams = {of_tag[tag] for tag in inputs if tag in of_tag}
     for i, tag in enumerate(inputs):
         if tag not in of_tag:
-            yield "E201", f"there is no tag `{tag}`", (*at, i), _close(tag, of_tag)
+            yield (
+                "E201",
+                f"there is no tag `{tag}`",
+                (*at, i),
+                _close(tag, of_tag) or _known(of_tag),
+            )
     if model.window.kind == "count" and len(streams) > 1:
         yield (
             "E206",
@@ -122,18 +129,25 @@ def _inputs(
 def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
     own = {f"{i}.{n}" for n, m in settings.models.items() if m.decide for i in m.instances}
     instances = {i for m in settings.models.values() for i in m.instances}
+    named: dict[str, Collection[str]] = {
+        "sink": settings.sinks,
+        "source": settings.devices,
+        "modbus": settings.devices,
+        "model": {*instances, *settings.models},
+    }
+    bad = {bad_alarm(tag) for tag in of_tag} if settings.bad_after_s is not None else set()
     for name, alarm in settings.alarms.items():
-        known_later = alarm.tag.startswith("agent/") or (
-            alarm.tag.startswith("model/") and alarm.tag.split("/")[1] in instances
-        )
-        if alarm.tag not in of_tag and not known_later:
-            yield (
-                "E202",
-                f"there is no tag `{alarm.tag}`",
-                ("alarms", name, "tag"),
-                _close(alarm.tag, of_tag),
-            )
-        if name in own or name in OWN_ALARMS:
+        if alarm.tag.startswith("agent/"):
+            fix = mistake(alarm.tag, named)
+        elif alarm.tag.startswith("model/"):
+            known = {f"model/{i}" for i in instances}
+            there = alarm.tag.count("/") > 1 and alarm.tag.rsplit("/", 1)[0] in known
+            fix = None if there else _close(alarm.tag, known) or "Write `model/INSTANCE/OUTPUT`."
+        else:
+            fix = None if alarm.tag in of_tag else _close(alarm.tag, of_tag) or _known(of_tag)
+        if fix is not None:
+            yield "E202", f"there is no tag `{alarm.tag}`", ("alarms", name, "tag"), fix
+        if name in own or name in OWN_ALARMS or name in bad:
             yield (
                 "E207",
                 f"alarm `{name}` is already made by the agent",
@@ -172,6 +186,12 @@ def _topics(settings: Settings) -> Iterator[Finding]:
             ("gateway", "prefix"),
             "Shorten it.",
         )
+
+
+def _known(tags: Collection[str]) -> str:
+    some = sorted(tags)[:8]
+    more = ", ..." if len(tags) > len(some) else ""
+    return f"Known tags: {', '.join(some)}{more}." if some else "No device has a tag."
 
 
 def _close(word: str, known: Collection[str]) -> str:

@@ -79,6 +79,11 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+_TAGS: Final = {
+    f"tag:yaml.org,2002:{t}" for t in ("map", "seq", "str", "int", "float", "bool", "null")
+}
+
+
 def parse(text: str) -> Document:
     """Read YAML; syntax errors and duplicate keys become problems of the document."""
     document = Document()
@@ -98,10 +103,21 @@ def parse(text: str) -> Document:
                 "E001", f"this is no YAML: {_syntax(e)}", line, column, fix=_syntax_fix(text, line)
             )
         )
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        reason = str(e).splitlines()[0] if str(e) else "nested too deep"
+    except RecursionError:
         document.problems.append(
-            Problem("E001", f"this is no YAML: {reason}", fix="Save the file as plain UTF-8 text.")
+            Problem(
+                "E001",
+                "the file is nested too deep, or a part of it contains itself",
+                fix="Look for an alias (`*name`) inside of its own anchor (`&name`).",
+            )
+        )
+    except (yaml.YAMLError, ValueError) as e:
+        document.problems.append(
+            Problem(
+                "E001",
+                f"this is no YAML: {str(e).splitlines()[0]}",
+                fix="Save the file as plain UTF-8 text.",
+            )
         )
     return document
 
@@ -130,6 +146,10 @@ class _Walk:
             raise ValueError(f"more than {MAX_NODES} values")
         self._document.values[path] = _place(node)
         self._document.keys.setdefault(path, _place(node))
+        if node.tag not in _TAGS:
+            raise yaml.MarkedYAMLError(
+                None, None, f"`{node.tag}` is a type that is not read", node.start_mark
+            )
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

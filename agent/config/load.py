@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from agent.config.base import Section
+from agent.config.base import Secret, Section
 from agent.config.crosscheck import crosscheck
 from agent.config.document import Document, Path, Place, parse
 from agent.config.profiles import Profiles, merged, standalone, unknown_removals
@@ -170,6 +170,10 @@ class Validation:
         """The device over its profile, and where each part of it stands."""
         if "profile" not in section:
             return section
+        if not isinstance(section["profile"], str):
+            what = f"`profile` must be text, not {_shown(section['profile'])}"
+            self._problem("E105", what, (*path, "profile"), at_value=True)
+            return None
         name, own = str(section["profile"]), {k: v for k, v in section.items() if k != "profile"}
         profile = self._profiles.get(name)
         if profile is None:
@@ -218,7 +222,10 @@ class Validation:
                 for r in refusals:
                     self._problem(r.code, r.what, (*path, *r.at), r.fix, at_value=True)
                 continue
-            self._problems.append(self._translate(detail, path, base, cls))
+            problem = self._translate(detail, path, base, cls)
+            if Secret in {_section_at(cls, path[len(base) : n]) for n in range(len(path))}:
+                problem = replace(problem, secret=True)
+            self._problems.append(problem)
 
     def _translate(
         self, detail: ErrorDetails, path: Path, base: Path, cls: type[Section]
@@ -230,6 +237,8 @@ class Validation:
         if kind == "extra_forbidden":
             owner = _section_at(cls, path[len(base) : -1])
             fix = did_you_mean(str(key), _settings_of(owner))
+            if key == "<<":
+                fix = "Merge keys are not read: describe what is shared under `profiles:`."
             fix = fix or f"Known settings: {', '.join(sorted(_settings_of(owner)))}."
             what = f"`{key}` is not a setting of {self._owner(path[:-1])}"
             return _placed(document, path, Problem("E104", what, fix=fix))

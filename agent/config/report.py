@@ -1,11 +1,19 @@
 """What a mistake looks like: code, fact, place, the line with a caret, and the cure."""
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 from agent.core.errors import ConfigError
+
+_IN_URL: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
+_KEYED: Final = re.compile(
+    r"""(["']?[\w-]*(?:password|passwd|secret|token|api_?key)["']?\s*:\s*)"""
+    r"""(?!\s|\{\s*(?:file|credential)\s*:[^,{}]*\})("[^"]*"|'[^']*'|\{[^}]*\}?|[^}\n]+)""",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +23,7 @@ class Problem:
     Attributes:
         line, column: From 1, as editors count; 0 when the whole file is meant.
         width: Characters to underline.
-        secret: What stands there is never repeated.
+        secret: What stands there, and behind it in the line, is never repeated.
         file: The profile that it is in; empty for the configuration itself.
     """
 
@@ -42,7 +50,8 @@ class ConfigProblems(ConfigError):
         """Args: *profiles* are the texts of the profile files, by file."""
         self.file, self.text = file, text
         self._texts = {"": text, **(profiles or {})}
-        self.problems = sorted(_once(problems), key=lambda p: (p.file, p.line, p.column, p.code))
+        shown = (replace(p, what=conceal(p.what), fix=conceal(p.fix)) for p in _once(problems))
+        self.problems = sorted(shown, key=lambda p: (p.file, p.line, p.column, p.code))
         first = self.problems[0]
         more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
         where = f"{first.file or file}:{first.line}"
@@ -80,10 +89,9 @@ def _render(file: str, lines: list[str], p: Problem) -> str:
         text.append(f"  --> {file}:{p.line}:{p.column}")
         number = str(p.line)
         pad = " " * (len(number) + 1)
-        line = lines[p.line - 1] if p.line <= len(lines) else ""
+        line = conceal(lines[p.line - 1]) if p.line <= len(lines) else ""
         if p.secret:
-            end = p.column - 1 + p.width
-            line = line[: p.column - 1] + "*" * p.width + line[end:]
+            line = line[: p.column - 1] + re.sub(r"[^\s{}]", "*", line[p.column - 1 :])
         text += [f"{pad} |", f" {number} | {line}"]
         text.append(f"{pad} | {' ' * (p.column - 1)}{'^' * max(1, p.width)}")
     else:
@@ -97,3 +105,11 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     """The known word that is meant, as a question; empty when none is near."""
     close = difflib.get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""
+
+
+def conceal(text: str) -> str:
+    """*text* with the same length, without what looks like a secret: the user part of an URL,
+    and what stands behind a key called password, token or the like.
+    """
+    text = _IN_URL.sub(lambda m: "*" * len(m[0]), text)
+    return _KEYED.sub(lambda m: m[1] + "*" * len(m[2].rstrip()), text)

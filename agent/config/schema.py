@@ -18,6 +18,18 @@ MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_none)]
 """A duration, or the word ``none``."""
 
 
+def _folder(value: object) -> object:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise PydanticCustomError(
+            "folder", "this is no path of a folder", {"fix": f"Write for example {DATA_DIR}."}
+        )
+    return value
+
+
+Folder = Annotated[str, BeforeValidator(_folder)]
+"""A path."""
+
+
 class Gateway(Section):
     """Who this gateway is: ``{prefix}/{id}`` is the root of every topic."""
 
@@ -67,8 +79,8 @@ class Decide(Section):
     """When a result is an alarm: ``output`` above ``above``; gone at or below ``off``."""
 
     output: str = "score"
-    above: Number
-    off: Number | None = None
+    above: Number = Field(allow_inf_nan=False)
+    off: Number | None = Field(None, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _off_below(self) -> "Decide":
@@ -115,9 +127,9 @@ class AlarmSection(Section):
     """A limit on a tag (ISA-18.2: limit, deadband, on-delay, off-delay, priority)."""
 
     tag: str
-    high: Number | None = None
-    low: Number | None = None
-    deadband: Number = Field(0.0, ge=0)
+    high: Number | None = Field(None, allow_inf_nan=False)
+    low: Number | None = Field(None, allow_inf_nan=False)
+    deadband: Number = Field(0.0, ge=0, allow_inf_nan=False)
     on_delay_s: Seconds = Field(0.0, alias="on_delay")
     off_delay_s: Seconds = Field(0.0, alias="off_delay")
     priority: int = Field(2, ge=1, le=4)
@@ -155,7 +167,7 @@ class Settings(Section):
 
     version: Literal[1]
     gateway: Gateway
-    data_dir: str = DATA_DIR
+    data_dir: Folder = DATA_DIR
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     devices: dict[Name, Section] = Field(default_factory=dict)
     models: dict[Name, ModelSection] = Field(default_factory=dict)

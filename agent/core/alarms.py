@@ -45,6 +45,11 @@ class AlarmSpec:
     code: str = ""
 
 
+def bad_alarm(tag: str) -> str:
+    """The name of the alarm that *tag* gets when it is Bad for too long."""
+    return f"{tag.replace('/', '.')}.bad"
+
+
 @dataclass(frozen=True, slots=True)
 class AlarmEvent:
     """One change of one alarm.

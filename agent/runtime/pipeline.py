@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent.core.alarms import AlarmSpec, AlarmTable
+from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm
 from agent.core.batch import Batch, range_checked
 from agent.core.history import History
 from agent.core.ports import Clock, Journal, StateStore, Stored
@@ -83,7 +83,7 @@ class Pipeline:
         """Can the alarm *name* still come and go: its tag may not have shown itself yet."""
         if any(s.name == name and s.tag == tag for s in self._wiring.alarms):
             return True
-        bad = self._wiring.bad_after_ns is not None and name == _bad_name(tag)
+        bad = self._wiring.bad_after_ns is not None and name == bad_alarm(tag)
         return bad and tag.partition("/")[0] in devices
 
     def emit(self, batch: Batch, *, on_durable: Callable[[], None] | None = None) -> None:
@@ -137,7 +137,7 @@ class Pipeline:
         if self._wiring.bad_after_ns is not None:
             configured += [
                 AlarmSpec(
-                    _bad_name(t.name),
+                    bad_alarm(t.name),
                     t.name,
                     "bad_too_long",
                     on_delay_ns=self._wiring.bad_after_ns,
@@ -168,8 +168,3 @@ class Pipeline:
     def _alarms_changed(self) -> None:
         for outlet in self.outlets.values():
             outlet.alarms_changed()
-
-
-def _bad_name(tag: str) -> str:
-    """The alarm of a tag that is Bad for too long."""
-    return f"{tag.replace('/', '.')}.bad"
