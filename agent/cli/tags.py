@@ -58,7 +58,7 @@ def _export(args: Namespace) -> int:
     if data.get("type") != "modbus":
         what = f"only Modbus tags are kept in spreadsheets, this is `{data.get('type')}`"
         where = args.profile or args.device
-        raise ConfigError(what, where=where, fix="Choose a Modbus device.", code="E320")
+        raise ConfigError(what, where=where, fix="Choose a Modbus device.", code="E330")
     _write(args.sheet, write(rows(data, args.decimal), args.decimal))
     print(f"{len(data['tags'])} tags", file=sys.stderr)
     return OK
@@ -119,7 +119,7 @@ def _read(file: str) -> bytes:
     except OSError as e:
         fix = "Check the path and its permissions."
         what = f"the file cannot be read ({e.strerror})"
-        raise ConfigError(what, where=file, fix=fix, code="E320") from e
+        raise ConfigError(what, where=file, fix=fix, code="E330") from e
 
 
 def _write(file: str, data: bytes) -> None:
@@ -132,8 +132,8 @@ def _write(file: str, data: bytes) -> None:
             f.write(data)
     except FileExistsError as e:
         fix = "Choose another name, or remove it: files are never overwritten."
-        raise ConfigError("the file exists", where=file, fix=fix, code="E323") from e
+        raise ConfigError("the file exists", where=file, fix=fix, code="E333") from e
     except OSError as e:
         fix = "Check the folder and its permissions."
         what = f"the file cannot be written ({e.strerror})"
-        raise ConfigError(what, where=file, fix=fix, code="E323") from e
+        raise ConfigError(what, where=file, fix=fix, code="E333") from e

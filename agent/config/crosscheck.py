@@ -165,7 +165,7 @@ def _texts(settings: Settings) -> Iterator[Finding]:
                 if tag in texts:
                     what = f"`{tag}` is a text; a model takes numbers"
                     yield (
-                        "E209",
+                        "E212",
                         what,
                         ("models", name, "instances", instance, "inputs", i),
                         _NO_TEXT,
@@ -173,7 +173,7 @@ def _texts(settings: Settings) -> Iterator[Finding]:
     for name, alarm in settings.alarms.items():
         if alarm.tag in texts:
             what = f"`{alarm.tag}` is a text; a limit needs a number"
-            yield "E209", what, ("alarms", name, "tag"), _NO_TEXT
+            yield "E212", what, ("alarms", name, "tag"), _NO_TEXT
 
 
 def _topics(settings: Settings) -> Iterator[Finding]:

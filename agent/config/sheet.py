@@ -62,7 +62,7 @@ def read(data: bytes, where: str, encoding: str | None = None) -> list[list[Cell
                 found.append(cells)
     except csv.Error as e:
         raise ConfigError(
-            f"this is no spreadsheet ({e})", where=where, fix="Save it as CSV UTF-8.", code="E320"
+            f"this is no spreadsheet ({e})", where=where, fix="Save it as CSV UTF-8.", code="E330"
         ) from e
     return found
 
@@ -86,7 +86,7 @@ def _decoded(data: bytes, where: str, encoding: str | None) -> str:
             where=where,
             fix="Save it as CSV UTF-8, or say how it was saved: --encoding cp1252 (western "
             "Europe), cp949 (Korea), shift_jis (Japan).",
-            code="E320",
+            code="E330",
         ) from e
 
 

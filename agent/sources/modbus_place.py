@@ -113,7 +113,7 @@ def _check_numbers(tag: ModbusTag, kind: Kind, given: set[str]) -> None:
         raise _no_value("mask", hex(tag.mask), kind)
     if tag.shift is not None and tag.shift >= width(kind):
         what = f"a shift of {tag.shift} leaves nothing of {kind}"
-        raise TagError("E309", what, f"{kind} has {width(kind)} bits.", "shift")
+        raise TagError("E312", what, f"{kind} has {width(kind)} bits.", "shift")
     for written in tag.invalid:
         if raw_value(kind, written) is None:
             raise _no_value("invalid", str(written), kind)
@@ -131,7 +131,7 @@ def _check_numbers(tag: ModbusTag, kind: Kind, given: set[str]) -> None:
 def _no_value(key: str, written: str, kind: Kind) -> TagError:
     least, greatest = (0, 0) if kind in FLOATS or kind == "text" else limits(kind)
     fix = f"{kind} has {least} to {greatest}." if greatest else f"Correct `{key}:`."
-    return TagError("E309", f"{written} is no value of {kind}", fix, key)
+    return TagError("E312", f"{written} is no value of {kind}", fix, key)
 
 
 def _code(written: str) -> int | None:

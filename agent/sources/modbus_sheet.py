@@ -142,7 +142,7 @@ class Sheet:
             else:
                 body.append(cells)
         if head is None:
-            self._problem(Cell(1, 1, ""), "E321", "there is no row of column names", _HEAD_FIX)
+            self._problem(Cell(1, 1, ""), "E331", "there is no row of column names", _HEAD_FIX)
             return
         numeric = {c for c, column in head.items() if column in {*_NUMBERS, "invalid"}}
         texts = [p for cells in body for c in cells if c.column in numeric for p in _parts(c.text)]
@@ -166,7 +166,7 @@ class Sheet:
         value = cells[1] if len(cells) > 1 else cells[0]
         document = parse(value.text if len(cells) > 1 else "")
         if document.problems:
-            self._problem(value, "E322", f"`{value.text}` is no value", document.problems[0].fix)
+            self._problem(value, "E332", f"`{value.text}` is no value", document.problems[0].fix)
             return
         path = (top, below) if below else (top,)
         section = self.data.setdefault(top, {}) if below else self.data
@@ -187,21 +187,21 @@ class Sheet:
                 fix = did_you_mean(column, COLUMNS) or (
                     f"Known columns: {', '.join(COLUMNS)}; a column of remarks begins with #."
                 )
-                self._problem(cell, "E321", f"there is no column `{cell.text}`", fix)
+                self._problem(cell, "E331", f"there is no column `{cell.text}`", fix)
             elif column in found.values():
-                self._problem(cell, "E321", f"the column `{column}` stands twice", "Remove one.")
+                self._problem(cell, "E331", f"the column `{column}` stands twice", "Remove one.")
             else:
                 found[cell.column] = column
         for needed in ("name", "reg"):
             if needed not in found.values():
-                self._problem(cells[0], "E321", f"the column `{needed}` is missing", _HEAD_FIX)
+                self._problem(cells[0], "E331", f"the column `{needed}` is missing", _HEAD_FIX)
         return found
 
     def _tag(self, tags: dict[str, Any], cells: Mapping[str, Cell], first: Cell) -> None:
         """One row: a tag, or the problems of its cells."""
         if "name" not in cells:
             if cells:
-                self._problem(first, "E322", "the row has no `name`", "Give the tag a name.")
+                self._problem(first, "E332", "the row has no `name`", "Give the tag a name.")
             return
         name = sheet.unguarded(cells["name"].text)
         if name in tags:
@@ -219,7 +219,7 @@ class Sheet:
                 sheet.refuse_formula(cell.text)
                 value = self._value(column, cell.text)
             except CellError as e:
-                self._problem(cell, "E322", e.what, e.fix)
+                self._problem(cell, "E332", e.what, e.fix)
                 continue
             key = "range" if column.startswith("range_") else column
             if key == "range":

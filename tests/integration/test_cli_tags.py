@@ -82,10 +82,10 @@ def test_an_existing_file_is_never_touched(tmp_path):
     (tmp_path / "a.csv").write_text("name,reg\nflow,0\n")
     (tmp_path / "mine.yaml").write_text("mine")
     done = tags("import", "a.csv", "-o", "mine.yaml", "--addressing", "zero_based", folder=tmp_path)
-    assert "E323" in done.stderr
+    assert "E333" in done.stderr
     assert done.returncode == 69
     assert (tmp_path / "mine.yaml").read_text() == "mine"
-    assert "E323" in tags("export", "a.csv", "--profile", "vfd", folder=tmp_path).stderr
+    assert "E333" in tags("export", "a.csv", "--profile", "vfd", folder=tmp_path).stderr
     assert (tmp_path / "a.csv").read_text() == "name,reg\nflow,0\n"
 
 
