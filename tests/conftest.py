@@ -14,6 +14,7 @@ _PACKAGES = {
     "faketime": "libfaketime faketime",
     "mkfs.ext4": "e2fsprogs",
     "unshare": "util-linux",
+    "gcc": "gcc libmodbus-dev",
 }
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
 SEED = int(os.environ.get("EDGE_AGENT_SEED") or random.SystemRandom().randrange(2**32))

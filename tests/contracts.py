@@ -26,6 +26,8 @@ def problems(topic, payload):
     """Where a published message breaks the schema of its topic; empty when it keeps it."""
     parts = levels(topic)
     kind = _KINDS.get(parts[0] if parts else "")
+    if parts and parts[0] == "_cmd":
+        kind = "reply" if len(parts) == 4 else "request"
     if kind is None:
         return [f"{topic}: no topic of the contract"]
     text = zlib.decompress(payload) if kind == "history" else payload

@@ -15,7 +15,7 @@ from agent import __version__
 from agent.app import plan
 from agent.app.boot import Loaded, accept, boot, keep
 from agent.app.models import Models
-from agent.app.verbs import verbs
+from agent.app.verbs import commands, verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
 from agent.config.schema import SelfSection
@@ -95,7 +95,9 @@ class Daemon:
         self.scoring, self.rollout = self.models.scoring, self.models.rollout
         self.pipeline.arrivals = self.scoring
         self.pipeline.on_step = self.models.stepped
-        self.control = Control(socket_path(self._data_dir), verbs(self), store.audit)
+        table = verbs(self)
+        self.control = Control(socket_path(self._data_dir), table, store.audit)
+        self.commands = commands(self, table)
         self.pulse = Pulse(clock, stats, self._hangs)
         self._wiring = Wiring()
         self.sources: dict[str, Any] = {}
@@ -274,6 +276,8 @@ class Daemon:
 
     def _uplink(self, name: str, section: Any) -> Uplink:
         sink = section.build(name, self.ctx)
+        if plan.takes_commands(self.loaded.settings, name):
+            sink.offer = self.commands.offer
         return Uplink(
             name,
             lambda: sink,

@@ -186,12 +186,19 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.run_internal(settings.self_)),
     ]
     wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
+    if settings.commands is not None:
+        wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [
         Unit(f"source/{n}", Layer.SOURCE, d, daemon.run_source(n, d))
         for n, d in settings.devices.items()
     ]
     wanted += [
-        Unit(f"sink/{n}", Layer.SINK, (s, settings.gateway), daemon.run_sink(n, s))
+        Unit(
+            f"sink/{n}",
+            Layer.SINK,
+            (s, settings.gateway, takes_commands(settings, n)),
+            daemon.run_sink(n, s),
+        )
         for n, s in settings.sinks.items()
     ]
     wanted += [
@@ -205,6 +212,11 @@ def _what_serves(settings: Settings, name: str) -> object:
     """A model starts anew when its section, its registry, or the place of its inputs changes."""
     model = settings.models[name]
     return model, _registry(settings, model), instances(settings, name)
+
+
+def takes_commands(settings: Settings, sink: str) -> bool:
+    """Do requests come over the broker of *sink*?"""
+    return settings.commands is not None and sink in settings.commands.sinks
 
 
 def _registry(settings: Settings, model: ModelSection) -> object:

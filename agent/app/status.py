@@ -124,7 +124,7 @@ def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
         for i, tag in enumerate(channel.tags):
             q = int(batch.q[-1, i])
             value = _finite(float(batch.v[-1, i])) if q >= 64 else None
-            found[tag.name] = _spoken(daemon, tag, value) | {
+            found[tag.name] = spoken(daemon, tag, value) | {
                 "unit": tag.unit,
                 "q": word(q),
                 "ts_ns": ts_ns,
@@ -133,7 +133,7 @@ def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
     return found
 
 
-def _spoken(daemon: "Daemon", tag: Tag, value: float | None) -> dict[str, Any]:
+def spoken(daemon: "Daemon", tag: Tag, value: float | None) -> dict[str, Any]:
     """A value; a text as text, and of a code also what it means."""
     if value is None:
         return {"value": None}

@@ -1,12 +1,14 @@
-"""What the control socket answers: the verbs, and who may use them."""
+"""What the control socket and the brokers may ask: the verbs, and who may use them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.app.status import status
+from agent.app.tagverbs import TagVerbs
 from agent.config.load import ConfigProblems
 from agent.core.errors import ConfigError, PermanentError
-from agent.runtime.control import Peer, Verb
+from agent.core.requests import Caller, Verb
+from agent.runtime.commands import Commands
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
@@ -19,12 +21,26 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
     answers = _Answers(daemon)
     return {
         "status": Verb(answers.status, admin=False),
-        "reload": Verb(answers.reload, admin=True),
+        "reload": Verb(answers.reload, admin=True, remote=True),
         "outbox": Verb(answers.outbox, admin=False),
         "models.list": Verb(answers.models, admin=False),
-        "models.pull": Verb(answers.pull, admin=True),
-        "models.rollback": Verb(answers.rollback, admin=True),
-    }
+        "models.pull": Verb(answers.pull, admin=True, remote=True),
+        "models.rollback": Verb(answers.rollback, admin=True, remote=True),
+    } | TagVerbs(daemon).table()
+
+
+def commands(daemon: "Daemon", table: Mapping[str, Verb]) -> Commands:
+    """The channel on which a broker asks for the verbs of *table*."""
+    store = daemon.store
+    return Commands(
+        lambda: daemon.loaded.settings.commands,
+        table,
+        store.state,
+        store.audit,
+        daemon.clock,
+        daemon.stats,
+        lambda: store.journal.durable,
+    )
 
 
 class _Answers:
@@ -33,10 +49,10 @@ class _Answers:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
 
-    async def status(self, _args: Args, _peer: Peer) -> Any:
+    async def status(self, _args: Args, _peer: Caller) -> Any:
         return status(self._daemon)
 
-    async def reload(self, _args: Args, _peer: Peer) -> Any:
+    async def reload(self, _args: Args, _peer: Caller) -> Any:
         try:
             diff = await self._daemon.reload()
         except ConfigProblems as problems:
@@ -45,7 +61,7 @@ class _Answers:
             return {"refused": str(e), "problems": []}
         return {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
 
-    async def outbox(self, _args: Args, _peer: Peer) -> Any:
+    async def outbox(self, _args: Args, _peer: Caller) -> Any:
         return [
             {
                 "sink": name,
@@ -56,13 +72,13 @@ class _Answers:
             for name, uplink in self._daemon.uplinks.items()
         ]
 
-    async def models(self, _args: Args, _peer: Peer) -> Any:
+    async def models(self, _args: Args, _peer: Caller) -> Any:
         return self._daemon.rollout.list()
 
-    async def pull(self, args: Args, _peer: Peer) -> Any:
+    async def pull(self, args: Args, _peer: Caller) -> Any:
         return await self._daemon.rollout.pull(self._model(args))
 
-    async def rollback(self, args: Args, _peer: Peer) -> Any:
+    async def rollback(self, args: Args, _peer: Caller) -> Any:
         return await self._daemon.rollout.rollback(self._model(args))
 
     def _model(self, args: Args) -> str:

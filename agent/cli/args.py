@@ -11,6 +11,7 @@ from agent.core.errors import AgentError
 
 OK: Final = 0
 DEGRADED: Final = 1
+USAGE: Final = 2
 NOT_RUNNING: Final = 3
 UNAVAILABLE: Final = 69
 INTERNAL: Final = 70
@@ -26,6 +27,14 @@ _DATA_DIR_LINE: Final = re.compile(
 )
 
 _EXITS: Final = {
+    "E350": USAGE,
+    "E351": USAGE,
+    "E354": DEGRADED,
+    "E355": DEGRADED,
+    "E356": PERMISSION,
+    "E357": PERMISSION,
+    "E358": TRY_AGAIN,
+    "E359": USAGE,
     "E647": DEGRADED,
     "E649": TRY_AGAIN,
     "E770": PERMISSION,

@@ -14,7 +14,7 @@ from agent.cli.args import INTERNAL, complain, exit_code
 from agent.core.errors import AgentError
 
 COMMANDS: Final = (
-    "run", "check", "status", "top", "reload", "outbox", "models", "tags",
+    "run", "check", "status", "top", "reload", "outbox", "read", "write", "models", "tags",
     "scan", "probe", "dry-run", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""

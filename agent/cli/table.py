@@ -49,6 +49,11 @@ def number(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
+def exact(value: Any) -> str:
+    """Every digit that a value has; ``-`` for nothing."""
+    return f"{value:.15g}" if isinstance(value, float) else number(value)
+
+
 def when(ns: Any) -> str:
     """Local time of *ns* since the epoch, to the second; ``-`` for nothing."""
     if not isinstance(ns, (int, float)) or not ns:

@@ -195,3 +195,8 @@ def alarms(active: Sequence[Mapping[str, Any]]) -> bytes:
         for a in active
     )
     return orjson.dumps({"v": 1, "active": list(listed)})
+
+
+def reply(at_ns: int, facts: Mapping[str, Any]) -> bytes:
+    """What became of a request."""
+    return orjson.dumps({"v": 1, "ts": timestamp(at_ns), **facts})

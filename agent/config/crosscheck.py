@@ -1,9 +1,10 @@
 """What only the whole file can tell: names that point to nothing, names used twice."""
 
-import difflib
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from agent.config.permissions import Finding, permissions
+from agent.config.report import did_you_mean
 from agent.config.schema import ModelSection, Settings
 from agent.config.selftags import mistake
 from agent.core.alarms import bad_alarm
@@ -15,9 +16,6 @@ OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out")
 """Alarms that the agent raises about itself."""
 
 _NO_TEXT: Final = "Choose a tag that is a number; for states that are codes use `enum:`."
-
-Finding = tuple[str, str, tuple[str | int, ...], str]
-"""Code, what, path in the file, fix."""
 
 
 def tag_streams(settings: Settings) -> dict[str, str]:
@@ -49,6 +47,7 @@ def crosscheck(settings: Settings) -> list[Finding]:
         *_models(settings, of_tag),
         *_alarms(settings, of_tag),
         *_texts(settings),
+        *permissions(settings, of_tag),
         *_topics(settings),
     ]
 
@@ -91,7 +90,7 @@ def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 "E203",
                 f"there is no registry `{model.registry}`",
                 (*at, "registry"),
-                _close(model.registry, settings.registries) or "Add it under `registries:`.",
+                did_you_mean(model.registry, settings.registries) or "Add it under `registries:`.",
             )
         for instance, bound in model.instances.items():
             if instance in owner:
@@ -115,7 +114,7 @@ def _inputs(
                 "E201",
                 f"there is no tag `{tag}`",
                 (*at, i),
-                _close(tag, of_tag) or _known(of_tag),
+                did_you_mean(tag, of_tag) or _known(of_tag),
             )
     if model.window.kind == "count" and len(streams) > 1:
         yield (
@@ -142,9 +141,10 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
         elif alarm.tag.startswith("model/"):
             known = {f"model/{i}" for i in instances}
             there = alarm.tag.count("/") > 1 and alarm.tag.rsplit("/", 1)[0] in known
-            fix = None if there else _close(alarm.tag, known) or "Write `model/INSTANCE/OUTPUT`."
+            fix = did_you_mean(alarm.tag, known) or "Write `model/INSTANCE/OUTPUT`."
+            fix = None if there else fix
         else:
-            fix = None if alarm.tag in of_tag else _close(alarm.tag, of_tag) or _known(of_tag)
+            fix = None if alarm.tag in of_tag else did_you_mean(alarm.tag, of_tag) or _known(of_tag)
         if fix is not None:
             yield "E202", f"there is no tag `{alarm.tag}`", ("alarms", name, "tag"), fix
         if name in own or name in OWN_ALARMS or name in bad:
@@ -178,7 +178,8 @@ def _texts(settings: Settings) -> Iterator[Finding]:
 
 def _topics(settings: Settings) -> Iterator[Finding]:
     """Consumers cut topics at seven slashes (contracts: at most 7 in all)."""
-    deepest = f"{settings.gateway.prefix}/{settings.gateway.id}/history/model/x"
+    below = "_cmd/read/reply/x" if settings.commands else "history/model/x"
+    deepest = f"{settings.gateway.prefix}/{settings.gateway.id}/{below}"
     if deepest.count("/") > 7:
         yield (
             "E208",
@@ -192,8 +193,3 @@ def _known(tags: Collection[str]) -> str:
     some = sorted(tags)[:8]
     more = ", ..." if len(tags) > len(some) else ""
     return f"Known tags: {', '.join(some)}{more}." if some else "No device has a tag."
-
-
-def _close(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""

@@ -251,7 +251,8 @@ class Validation:
         elif kind == "literal_error":
             choices = [c.strip(" '") for c in str(ctx["expected"]).replace(" or ", ",").split(",")]
             fix = did_you_mean(str(value), choices) or f"Choose one of {', '.join(choices)}."
-            problem = Problem("E103", f"{shown} is no `{key}`", fix=fix)
+            of = next((k for k in reversed(path) if isinstance(k, str)), key)
+            problem = Problem("E103", f"{shown} is no `{of}`", fix=fix)
         elif ctx.get("class_name") == "Secret":
             what = f"`{key}` says where the secret is, never the secret itself"
             fix = "Write `{file: PATH}` or `{credential: NAME}`."

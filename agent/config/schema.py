@@ -156,6 +156,54 @@ class JournalConfig(Section):
     wear_per_day: Bytes = 1_000_000_000
 
 
+class CommandsSection(Section):
+    """Requests over a broker, on ``{root}/_cmd/{verb}``. Without this section there are none."""
+
+    sinks: list[Name] = Field(min_length=1)
+    verbs: list[Literal["read", "write", "reload", "models.pull", "models.rollback"]] = Field(
+        min_length=1
+    )
+    max_size: Bytes = Field(16_000, ge=256, le=256_000)
+    max_ahead_s: Seconds = Field(600.0, alias="max_ahead", gt=0, le=86_400)
+    remember: int = Field(1000, ge=1, le=100_000)
+    without_clock: Literal["refuse", "accept"] = "refuse"
+
+
+class WriteRule(Section):
+    """What may be written to a tag.
+
+    ``confirm: read_back`` reads the tag before and after; ``echo`` trusts the device's word, for
+    tags that cannot be read. ``function: many`` writes with the function codes for several
+    registers or coils. ``bit: rewrite`` reads and writes the whole register for one bit, for
+    devices that cannot change a bit: whatever changes between is overwritten.
+    """
+
+    min: Number | None = None
+    max: Number | None = None
+    step: Number | None = Field(None, gt=0)
+    every_s: Seconds = Field(1.0, alias="every", ge=0)
+    confirm: Literal["read_back", "echo"] = "read_back"
+    function: Literal["auto", "many"] = "auto"
+    bit: Literal["mask", "rewrite"] = "mask"
+
+    @model_validator(mode="after")
+    def _upright(self) -> "WriteRule":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            what = "`min` ({min}) must not be greater than `max` ({max})"
+            raise PydanticCustomError("write_limits", what, {"min": self.min, "max": self.max})
+        if self.bit == "rewrite" and self.confirm == "echo":
+            what = "`bit: rewrite` reads the register first, so it needs `confirm: read_back`"
+            raise PydanticCustomError("write_bit", what, {"fix": "Remove `confirm: echo`."})
+        return self
+
+
+class WritesSection(Section):
+    """Which tags may be written; without this section there is no code that could."""
+
+    read_only: bool
+    tags: dict[str, WriteRule] = Field(default_factory=dict)
+
+
 class SelfSection(Section):
     """The agent's own numbers as a device."""
 
@@ -176,4 +224,6 @@ class Settings(Section):
     journal: JournalConfig = Field(default_factory=lambda: JournalConfig.model_validate({}))
     sinks: dict[Name, Section] = Field(default_factory=dict)
     registries: dict[Name, Section] = Field(default_factory=dict)
+    commands: CommandsSection | None = None
+    writes: WritesSection | None = None
     self_: SelfSection = Field(default_factory=lambda: SelfSection.model_validate({}), alias="self")

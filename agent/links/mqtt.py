@@ -17,6 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import Clock
+from agent.links.mqtt_inbox import Inbox
 from agent.links.names import Lookup
 
 log = structlog.get_logger()
@@ -96,6 +97,7 @@ class MqttLink:
     Attributes:
         v5: Protocol of this connection; False after a broker that knows only 3.1.1.
         window: Messages that may be under way: the smaller of ours and the broker's.
+        inbox: What this connection listens to.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class MqttLink:
         self._accepted: asyncio.Future[tuple[ReasonCode, Any]] = self._loop.create_future()
         self._flying: dict[int, tuple[asyncio.Future[ReasonCode], float]] = {}
         self._client = client = self._make()
+        self.inbox = Inbox(client, self._peer.where, v5=self.v5)
         try:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 client.address = await self._lookup.address()
@@ -244,6 +247,7 @@ class MqttLink:
     def _lose(self, reason: str) -> None:
         if not self._gone.done():
             self._gone.set_result(reason)
+        self.inbox.lose()
         flying, self._flying = self._flying, {}
         for future, _ in flying.values():
             if not future.done():
@@ -328,4 +332,12 @@ def content_type(kind: str) -> Any:
     """PUBLISH properties that name the payload's type (MQTT 5, 3.3.2.3.9)."""
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ContentType = kind
+    return properties
+
+
+def reply_to(correlation: bytes | None) -> Any:
+    """PUBLISH properties of an answer (MQTT 5, 4.10.1): the correlation data come back."""
+    properties = content_type("application/json")
+    if correlation is not None:
+        properties.CorrelationData = correlation
     return properties

@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ import structlog
 from agent.config.report import ConfigProblems
 from agent.core.errors import AgentError, PermanentError
 from agent.core.ports import AuditTrail
+from agent.core.requests import Declined, Verb
+from agent.runtime.verbs import outcome
 
 log = structlog.get_logger()
 
@@ -42,16 +44,14 @@ class Peer:
     pid: int
     admin: bool
 
+    @property
+    def actor(self) -> str:
+        """The name in the audit trail."""
+        return f"uid:{self.uid}"
 
-Handler = Callable[[Mapping[str, Any], Peer], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """One thing that can be asked; *admin* verbs change something and are audited."""
-
-    handler: Handler
-    admin: bool = False
+    def expired(self) -> bool:
+        """Whoever asks here waits for the answer."""
+        return False
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -148,28 +148,29 @@ class Control:
         if verb is None:
             return _refusal("E771", f"unknown verb `{name}`", f"Known: {', '.join(self._verbs)}.")
         try:
-            return {"ok": True, "result": await self._call(name, verb, args, peer)}
-        except AgentError as e:
+            await self._allow(name, verb, args, peer)
+        except PermanentError as e:
             return {"ok": False, "error": describe(e)}
-        except Exception as e:  # a defect in one verb must be an answer
-            log.exception("control.defect", verb=name)
-            what = f"{name} failed: {type(e).__name__}: {e}"
-            return _refusal("E779", what, "See the journal: journalctl -u edge-agent.")
+        result, error = await outcome(name, verb, args, peer)
+        if error is not None:
+            return {"ok": False, "error": describe(error)}
+        return {"ok": True, "result": result}
 
-    async def _call(self, name: str, verb: Verb, args: Mapping[str, Any], peer: Peer) -> Any:
-        if verb.admin:
-            facts = {"verb": name, "args": dict(args), "pid": peer.pid, "allowed": peer.admin}
-            log.info("control.asked", uid=peer.uid, **facts)
-            if self._audit is not None:
-                await self._audit.write("control", f"uid:{peer.uid}", facts)
-            if not peer.admin:
-                raise PermanentError(
-                    f"user {peer.uid} may not ask for `{name}`",
-                    where=str(self.path),
-                    fix=f"Use sudo, or join the group {ADMIN_GROUP} and log in again.",
-                    code="E770",
-                )
-        return await verb.handler(args, peer)
+    async def _allow(self, name: str, verb: Verb, args: Mapping[str, Any], peer: Peer) -> None:
+        """Note whoever asks for a change; raises `PermanentError` when it is not for them."""
+        if not verb.admin:
+            return
+        facts = {"verb": name, "args": dict(args), "pid": peer.pid, "allowed": peer.admin}
+        log.info("control.asked", uid=peer.uid, **facts)
+        if self._audit is not None:
+            await self._audit.write("control", peer.actor, facts)
+        if not peer.admin:
+            raise PermanentError(
+                f"user {peer.uid} may not ask for `{name}`",
+                where=str(self.path),
+                fix=f"Use sudo, or join the group {ADMIN_GROUP} and log in again.",
+                code="E770",
+            )
 
     def _peer(self, sock: socket.socket) -> Peer:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -195,6 +196,8 @@ def describe(error: AgentError) -> dict[str, Any]:
         "where": error.where,
         "fix": error.fix,
     }
+    if isinstance(error, Declined):
+        facts |= {"result": error.result, "facts": error.facts}
     if isinstance(error, ConfigProblems):
         facts |= {"text": error.render(), "problems": error.as_json()}
     return facts

@@ -2,9 +2,10 @@
 
 import re
 import ssl
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, Self
 
+import structlog
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -14,9 +15,13 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.ports import Lane, Rejected, Stored
+from agent.core.requests import Request
 from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink, Peer, Refused, Will, content_type
 from agent.links.names import Lookup
+from agent.sinks.mqtt_commands import CommandListener
+
+log = structlog.get_logger()
 
 _CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -25,6 +30,7 @@ _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 class MqttJsonConfig(Section):
     """A broker that gets the JSON contract."""
 
+    takes_commands: ClassVar[bool] = True
     type: Literal["mqtt_json"]
     connect: str
     user: str | None = None
@@ -91,7 +97,12 @@ class MqttJsonConfig(Section):
 
 
 class MqttJsonSink:
-    """Port `Sink`: one connection per ``async with``."""
+    """Port `Sink`: one connection per ``async with``.
+
+    Attributes:
+        offer: Who takes the requests that come over this broker; None: nobody, nothing is
+            listened to.
+    """
 
     def __init__(self, name: str, config: MqttJsonConfig, ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
@@ -100,6 +111,7 @@ class MqttJsonSink:
         self._lookup: Lookup | None = None
         self._facts: Mapping[str, Any] = {}
         self._link: MqttLink
+        self.offer: Callable[[Request], None] | None = None
 
     @property
     def window(self) -> int:
@@ -114,6 +126,15 @@ class MqttJsonSink:
         self._link = await link.__aenter__()
         self._v5 = link.v5
         self._history = content_type(json.HISTORY_TYPE) if link.v5 else None
+        if self.offer is not None:
+            try:
+                await CommandListener(self._name, self._ctx, self.offer).listen(link)
+            except PermanentError as e:  # values must flow all the same
+                self._ctx.stats.add(f"sink/{self._name}.commands_refused")
+                log.error("commands.not_heard", sink=self._name, error=str(e))  # noqa: TRY400
+            except BaseException:
+                await link.__aexit__()
+                raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:

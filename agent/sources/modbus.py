@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Hashable, Mapping
 from math import inf
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Name, Refusal, Seconds, Section, refuse
 from agent.config.budget import Load
+from agent.config.schema import WriteRule
 from agent.core.batch import Batch
 from agent.core.ports import Emit
 from agent.core.quality import Quality
@@ -20,16 +21,22 @@ from agent.core.tag import TagSet
 from agent.links.modbus import Endpoint
 from agent.links.modbus_dial import Dial, TlsFiles
 from agent.links.modbus_scan import Read, Scan
+from agent.links.turns import Priority
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
 from agent.sources.modbus_class import Holes, ScanClass
 from agent.sources.modbus_connect import Address, SerialSection, dial, misplaced, parse
 from agent.sources.modbus_cost import Cost, scan_seconds
+from agent.sources.modbus_demand import Demand
 from agent.sources.modbus_holes import NO_ANSWER
 from agent.sources.modbus_layout import layout
 from agent.sources.modbus_place import described, place
 from agent.sources.modbus_plan import MAX_REGISTERS
 from agent.sources.modbus_tags import ModbusTag
+from agent.sources.modbus_writable import write_flaws
+
+if TYPE_CHECKING:
+    from agent.sources.modbus_write import ModbusWriter
 
 log = structlog.get_logger()
 
@@ -136,6 +143,11 @@ class ModbusConfig(Section):
             for cls, tags in self.class_tags().items()
         ]
 
+    def write_flaws(self, tag: str, rule: WriteRule) -> list[tuple[str, str]]:
+        """Why *tag* may not be written by *rule*, and the cure of each."""
+        broadcast = self.unit == 0 and parse(self.connect).scheme not in {"tcp", "tls"}
+        return write_flaws(self.tags[tag], self.places[tag], rule, broadcast=broadcast)
+
     def build(self, name: str, ctx: Context) -> "ModbusSource":
         """The source of this device."""
         return ModbusSource(name, self, ctx)
@@ -183,6 +195,20 @@ class ModbusSource:
             "requests": sum(len(c.scan) for c in self._classes),
             "since_s": self._ctx.clock.mono_s() - self._since_s,
         }
+
+    async def demand(self, tag: str) -> tuple[float, int, str]:
+        """Read one tag now, before the scans: value (NaN where Bad), quality, what was wrong."""
+        full = f"{self._name}/{tag}"
+        one = Demand(self._config, tag, lambda text: self._ctx.texts.code(full, text))
+        async with self._endpoint.held(Priority.DEMAND) as ask:
+            await one.read(ask, self._config.timeout_s)
+        return one.value, one.quality, one.flaw or ("" if one.answered else self._endpoint.error)
+
+    def writer(self) -> "ModbusWriter":
+        """Who can write to this device; brings the code for it into the process."""
+        from agent.sources.modbus_write import ModbusWriter  # noqa: PLC0415
+
+        return ModbusWriter(self._name, self._config, self._endpoint)
 
     async def run(self, emit: Emit) -> None:
         """Scan every class at its period until cancelled; a device that fails gives Bad rows."""

@@ -17,9 +17,10 @@ from agent.cli.table import age, records, table
 from agent.config.schema import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError
+from agent.core.requests import Verb
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
-from agent.runtime.control import Control, Peer, Verb
+from agent.runtime.control import Control, Peer
 from agent.storage.db import open_store
 from tests.tools import until
 

@@ -18,7 +18,8 @@ import pytest
 from agent.cli.client import Refusal, ask
 from agent.config.report import ConfigProblems, Problem
 from agent.core.errors import AgentError, PermanentError
-from agent.runtime.control import REQUEST_LIMIT, Control, Peer, Verb, socket_path
+from agent.core.requests import Verb
+from agent.runtime.control import REQUEST_LIMIT, Control, Peer, socket_path
 from tests.tools import until
 
 NOBODY = 65534
