@@ -2,23 +2,17 @@
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import structlog
 
 from agent.config.load import ConfigProblems, Whole, loads_whole, read
+from agent.config.places import DATA_DIR, data_dir_in
 from agent.config.schema import Settings
 from agent.plugins import installed
 
 log = structlog.get_logger()
-
-DATA_DIR: Final = "/var/lib/edge-agent"
-_DATA_DIR_LINE: Final = re.compile(
-    r"^data_dir:\s*[\"']?([^\"'#\n]+?)[\"']?\s*(?:#.*)?$", re.MULTILINE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def last_good_path(data_dir: Path) -> Path:
 def data_dir_of(path: Path) -> Path:
     """The data folder of a file that may be broken: its line ``data_dir:``, else the usual one."""
     try:
-        found = _DATA_DIR_LINE.search(path.read_text(encoding="utf-8", errors="replace"))
+        found = data_dir_in(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         found = None
-    return Path(found[1] if found else os.environ.get("STATE_DIRECTORY", DATA_DIR))
+    return Path(found or os.environ.get("STATE_DIRECTORY", DATA_DIR))

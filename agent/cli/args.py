@@ -1,12 +1,12 @@
 """Arguments and manners that every command of a running agent shares."""
 
 import os
-import re
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Final
 
+from agent.config.places import DATA_DIR, data_dir_in
 from agent.core.errors import AgentError
 
 OK: Final = 0
@@ -21,10 +21,6 @@ CONFIGURATION: Final = 78
 
 CONFIG: Final = "/etc/edge-agent/edge-agent.yaml"
 SOCKET: Final = "/run/edge-agent/control.sock"
-DATA_DIR: Final = "/var/lib/edge-agent"
-_DATA_DIR_LINE: Final = re.compile(
-    r"^data_dir:\s*[\"']?([^\"'#\n]+?)[\"']?\s*(?:#.*)?$", re.MULTILINE
-)
 
 _EXITS: Final = {
     "E350": USAGE,
@@ -96,8 +92,7 @@ def data_dir(args: Namespace) -> Path:
                 code="E003",
             ) from e
         return Path(DATA_DIR)
-    found = _DATA_DIR_LINE.search(text)
-    return Path(found[1] if found else DATA_DIR)
+    return Path(data_dir_in(text) or DATA_DIR)
 
 
 def exit_code(error: AgentError) -> int:

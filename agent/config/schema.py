@@ -6,8 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Bytes, Name, Number, Seconds, Section
-
-DATA_DIR = "/var/lib/edge-agent"
+from agent.config.places import DATA_DIR
 
 
 def _none(value: object) -> object:
