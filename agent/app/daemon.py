@@ -25,6 +25,7 @@ from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, socket_path
+from agent.runtime.overrides import Overrides
 from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
 from agent.runtime.thin import Thin
@@ -83,6 +84,8 @@ class Daemon:
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
         self.pipeline = Pipeline(store.journal, store.state, clock, stats)
+        self.overrides = Overrides(store.state, store.audit, clock)
+        self.pipeline.override = self.overrides.apply
         self.models = Models(
             lambda: self.loaded.settings,
             lambda: self.ctx,

@@ -185,6 +185,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.run_internal(settings.self_)),
     ]
+    wanted.append(Unit("overrides", Layer.JOB, None, daemon.overrides.run))
     wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))

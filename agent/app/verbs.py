@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent.app.handverbs import HandVerbs
 from agent.app.status import status
 from agent.app.tagverbs import TagVerbs
 from agent.config.load import ConfigProblems
@@ -19,14 +20,18 @@ Args = Mapping[str, Any]
 def verbs(daemon: "Daemon") -> dict[str, Verb]:
     """Every verb of the running agent."""
     answers = _Answers(daemon)
-    return {
-        "status": Verb(answers.status, admin=False),
-        "reload": Verb(answers.reload, admin=True, remote=True),
-        "outbox": Verb(answers.outbox, admin=False),
-        "models.list": Verb(answers.models, admin=False),
-        "models.pull": Verb(answers.pull, admin=True, remote=True),
-        "models.rollback": Verb(answers.rollback, admin=True, remote=True),
-    } | TagVerbs(daemon).table()
+    return (
+        {
+            "status": Verb(answers.status, admin=False),
+            "reload": Verb(answers.reload, admin=True, remote=True),
+            "outbox": Verb(answers.outbox, admin=False),
+            "models.list": Verb(answers.models, admin=False),
+            "models.pull": Verb(answers.pull, admin=True, remote=True),
+            "models.rollback": Verb(answers.rollback, admin=True, remote=True),
+        }
+        | TagVerbs(daemon).table()
+        | HandVerbs(daemon).table()
+    )
 
 
 def commands(daemon: "Daemon", table: Mapping[str, Verb]) -> Commands:

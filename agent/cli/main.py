@@ -15,7 +15,7 @@ from agent.core.errors import AgentError
 
 COMMANDS: Final = (
     "run", "check", "status", "top", "reload", "outbox", "read", "write", "models", "tags",
-    "scan", "probe", "dry-run", "demo",
+    "explain", "tail", "maintenance", "force", "scan", "probe", "dry-run", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

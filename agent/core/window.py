@@ -59,6 +59,11 @@ class Cut:
     end_ns: int
 
 
+def _lowest(q: NDArray[np.uint8]) -> int:
+    """The lowest code of a window; a substituted value is never scored (contracts: quality)."""
+    return int(Quality.BAD if (q == Quality.SUBSTITUTED).any() else q.min())
+
+
 def last_rows(
     history: History, columns: NDArray[np.intp], window: CountWindow, back: int = 0
 ) -> Cut | None:
@@ -74,7 +79,7 @@ def last_rows(
     ):
         return None
     x = v[:, columns].astype(np.float32)
-    return Cut(x, int(q[:, columns].min()), int(t[0]), int(t[-1]))
+    return Cut(x, _lowest(q[:, columns]), int(t[0]), int(t[-1]))
 
 
 def due(histories: Sequence[History], window: GridWindow) -> int:
@@ -107,6 +112,6 @@ def sample_and_hold(
         quality = q[np.ix_(at, columns)]
         quality[held] = np.minimum(quality[held], Quality.UNCERTAIN_LAST)
         xs.append(v[np.ix_(at, columns)].astype(np.float32))
-        worst = min(worst, int(quality.min()))
+        worst = min(worst, _lowest(quality))
         oldest, newest = min(oldest, int(t[at[0]])), max(newest, int(t[at[-1]]))
     return Cut(np.hstack(xs), worst, oldest, newest)

@@ -66,6 +66,7 @@ class Pipeline:
         self.outlets: dict[str, Outlet] = {}
         self.arrivals: Arrivals | None = None
         self.on_step: Callable[[], None] = lambda: None
+        self.override: Callable[[Batch], Batch] = lambda batch: batch
 
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
@@ -93,7 +94,7 @@ class Pipeline:
             self._stepped(step_s)
         if not len(batch):
             return
-        batch = range_checked(batch)
+        batch = self.override(range_checked(batch))
         channel = self.channels.get(batch.stream)
         if channel is None or channel.tags is not batch.tags:
             channel = self._open(batch.stream, batch.tags)

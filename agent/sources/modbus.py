@@ -31,7 +31,7 @@ from agent.sources.modbus_demand import Demand
 from agent.sources.modbus_holes import NO_ANSWER
 from agent.sources.modbus_layout import layout
 from agent.sources.modbus_place import described, place
-from agent.sources.modbus_plan import MAX_REGISTERS
+from agent.sources.modbus_plan import FUNCTION, MAX_REGISTERS, Span
 from agent.sources.modbus_tags import ModbusTag
 from agent.sources.modbus_writable import write_flaws
 
@@ -116,6 +116,25 @@ class ModbusConfig(Section):
                 tuple(described(f"{device}/{n}", t, places[n].kind) for n, t in tags.items())
             )
             for cls, tags in self.class_tags().items()
+        }
+
+    def origin(self, short: str) -> dict[str, Any]:
+        """Where a tag comes from, in words a technician can compare with the manual."""
+        tag, where = self.tags[short], self.places[short]
+        cls = tag.class_
+        group = self.class_tags()[cls]
+        reads, _ = layout(group, self.places, self.max_registers, self.cost())
+        read = next(
+            r for r in reads
+            if r.function == FUNCTION[where.table] and Span(r.first, r.count).holds(where.span)
+        )  # fmt: skip
+        return {
+            "connect": self.connect,
+            "unit_id": self.unit,
+            "address": f"{tag.reg} -> {where.table}, wire {where.span.first}",
+            "request": str(read),
+            "decoded": f"{where.kind}, order {tag.order}, x {tag.scale:g} + {tag.offset:g}",
+            "every_s": self.period_s(cls),
         }
 
     def period_s(self, cls: str | None) -> float:

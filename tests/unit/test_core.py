@@ -177,3 +177,14 @@ def test_tag_names_below_device_and_model():
     """Payloads carry names without device or model instance."""
     assert Tag("pump1/hyd/temp").short == "hyd/temp"
     assert Tag("model/pump1/score").short == "score"
+
+
+def test_a_substituted_value_is_never_scored():
+    """One forced sample makes the whole window Bad, whatever the others are."""
+    tags = TagSet((Tag("d/a"),))
+    history = History(tags, 4)
+    q = np.array([[192], [72], [192]], np.uint8)
+    history.append(Batch("d", tags, np.arange(3), np.ones((3, 1)), q))
+    cut = last_rows(history, np.array([0]), CountWindow(3))
+    assert cut is not None
+    assert cut.quality == Quality.BAD

@@ -1,0 +1,51 @@
+"""`edge-agent explain`: where a tag comes from, how it is, and who uses it."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from agent.cli.args import OK, add_daemon, add_json, find_socket
+from agent.cli.client import ask
+from agent.cli.override import show
+from agent.cli.table import age
+
+HELP = "where a tag comes from, how it is read, how it is, and who uses it"
+
+
+def add(parser: ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("tag", help="full name, such as pump1/flow")
+    add_daemon(parser)
+    add_json(parser)
+
+
+def run(args: Namespace) -> int:
+    """Ask the agent, print what it knows."""
+    told = ask(find_socket(args), "explain", tag=args.tag)
+    print(json.dumps(told, indent=2) if args.json else _text(told))
+    return OK
+
+
+def _text(told: Mapping[str, Any]) -> str:
+    lines = [told["tag"]]
+    if "address" in told:
+        lines += [
+            f"  from     {told['connect']}, unit {told['unit_id']}",
+            f"  address  {told['address']}",
+            f"  request  {told['request']}, every {told['every_s']:g} s",
+            f"  decoded  {told['decoded']}",
+        ]
+    lines.append(f"  stream   {told['stream']}")
+    last = told.get("last")
+    if last is None:
+        lines.append("  value    none yet")
+    else:
+        value = "-" if last["value"] is None else f"{last['value']}"
+        lines.append(f"  value    {value} {last['unit']}, {last['q']}, {age(last['age_s'])} ago")
+    if told.get("device_error"):
+        lines.append(f"  device   {told['device_error']}")
+    if told.get("override"):
+        lines.append(f"  by hand  {show(told['override'])}")
+    lines.append(f"  used by  {', '.join(told['used_by']) or 'nobody'}")
+    return "\n".join(lines)
