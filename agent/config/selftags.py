@@ -6,6 +6,7 @@ from typing import Final
 
 FIXED: Final = (
     "clock.steps",
+    "commands.dropped",
     "cpu_percent",
     "disk_free_bytes",
     "host.cpu_percent",
