@@ -7,6 +7,9 @@ from typing import Final
 FIXED: Final = (
     "clock.steps",
     "commands.dropped",
+    "commands.received",
+    "commands.refused",
+    "commands.unanswered",
     "cpu_percent",
     "disk_free_bytes",
     "host.cpu_percent",
@@ -32,6 +35,7 @@ FIXED: Final = (
     "pipeline.rows",
     "pipeline.rows_per_s",
     "rss_bytes",
+    "writes.asked",
 )
 """Names that do not depend on the configuration; a test compares them with what is counted."""
 
