@@ -8,12 +8,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from agent.core.ports import Clock
 from agent.core.quality import Quality
 from agent.links.modbus_dial import Dial, NotConnected
 from agent.links.modbus_line import Line
 from agent.links.modbus_scan import Job, Scan
 from agent.links.turns import Priority, Turns
+
+log = structlog.get_logger()
 
 RETRY_BASE_S: Final = 0.5
 RETRY_CAP_S: Final = 15.0
@@ -28,10 +32,15 @@ Ask = Callable[[Job, float], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Silence:
-    """How often in a row a unit has not answered, and when to ask again."""
+    """How often in a row a unit has not answered, and when to ask again.
+
+    Attributes:
+        one_by_one: It lost one of several requests under way: since then it gets only one.
+    """
 
     misses: int = 0
     ask_at_s: float = 0.0
+    one_by_one: bool = False
 
 
 class Endpoint:
@@ -112,7 +121,10 @@ class Endpoint:
             job.fail(Quality.BAD_NOT_CONNECTED)
             return
         silence = self._silent.setdefault(job.unit, _Silence())
-        await line.run(job, timeout_s, window)
+        await line.run(job, timeout_s, 1 if silence.one_by_one else window)
+        if window > 1 and not job.complete and not (job.quality == Quality.BAD_COMM).all():
+            silence.one_by_one = True
+            log.warning("modbus.one_by_one", line=str(self._dial), unit=job.unit, window=window)
         if line.flaw:
             self.error = f"unit {job.unit} {line.flaw}"
             self._missed(silence, line, timeout_s)
