@@ -83,7 +83,7 @@ class Daemon:
         )
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
-        self.pipeline = Pipeline(store.journal, store.state, clock, stats)
+        self.pipeline = Pipeline(store.journal, store.state, clock, stats, texts)
         self.overrides = Overrides(store.state, store.audit, clock)
         self.pipeline.override = self.overrides.apply
         self.models = Models(
@@ -206,6 +206,7 @@ class Daemon:
         await self.units.apply(models)
         await self.scoring.drain(SCORING_DRAIN_S)
         await self.units.apply({n: u for n, u in running.items() if u.layer is Layer.SINK})
+        self.pipeline.derivation.save()
         await self.store.journal.flush()
         await self._drain_uplinks()
         await self.units.apply({})

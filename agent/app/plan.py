@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent.config import crosscheck
+from agent.config.crosscheck import device_streams
+from agent.config.meaning import meaning
 from agent.config.schema import ModelSection, Settings
 from agent.core.alarms import AlarmSpec
 from agent.core.tag import TagSet
@@ -49,12 +52,8 @@ def _ns(seconds: float) -> int:
 
 
 def streams(settings: Settings) -> dict[str, TagSet]:
-    """Every stream that the configured devices give."""
-    return {
-        stream: tags
-        for name, device in settings.devices.items()
-        for stream, tags in device.tag_sets(name).items()  # type: ignore[attr-defined]
-    }
+    """Every stream whose tags the file names."""
+    return crosscheck.streams(settings)
 
 
 def window(model: ModelSection) -> Window:
@@ -70,8 +69,14 @@ def window(model: ModelSection) -> Window:
 def instances(settings: Settings, name: str) -> list[InstancePlan]:
     """The machines that the model *name* serves, their inputs found in the streams."""
     model = settings.models[name]
-    found = streams(settings)
+    devices = device_streams(settings)
+    derived = meaning(settings, devices)
+    found = devices | derived.tag_sets()
     of_tag = {tag: stream for stream, tags in found.items() for tag in tags.column}
+    when = None
+    if model.when is not None:
+        state = derived.states[model.when]
+        when = of_tag[state], found[of_tag[state]].column[state]
     return [
         InstancePlan(
             instance,
@@ -80,6 +85,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
             window(model),
             model.deadline_s,
             _parts(bound.inputs, found, of_tag),
+            when,
         )
         for instance, bound in model.instances.items()
     ]
@@ -117,13 +123,12 @@ def choice(name: str, model: ModelSection) -> ModelChoice:
 
 
 def wiring(settings: Settings) -> Wiring:
-    """Rings deep enough for every model, and all alarms."""
+    """Rings deep enough for every model, all alarms, and what is derived."""
     rings: dict[str, int] = {}
-    of_tag = {tag: stream for stream, tags in streams(settings).items() for tag in tags.column}
-    for model in settings.models.values():
-        for bound in model.instances.values():
-            for tag in bound.inputs:
-                stream = of_tag.get(tag, tag.rsplit("/", 1)[0])
+    for name, model in settings.models.items():
+        for one in instances(settings, name):
+            fed = [stream for stream, _ in one.parts] + ([one.when[0]] if one.when else [])
+            for stream in fed:
                 rings[stream] = max(rings.get(stream, 0), _ring_rows(window(model)))
     return Wiring(
         rings,
@@ -132,6 +137,7 @@ def wiring(settings: Settings) -> Wiring:
         frozenset(
             {"agent"} | {f"model/{i}" for m in settings.models.values() for i in m.instances}
         ),
+        {s: tuple(d) for s, d in meaning(settings, device_streams(settings)).tables.items()},
     )
 
 
@@ -157,6 +163,7 @@ def _alarms(settings: Settings) -> list[AlarmSpec]:
                 _ns(a.off_delay_s),
                 a.priority,
                 a.text,
+                when=a.when,
             )
         )
     for model_name, model in settings.models.items():
@@ -171,6 +178,7 @@ def _alarms(settings: Settings) -> list[AlarmSpec]:
                 d.above,
                 0.0 if d.off is None else d.above - d.off,
                 text=f"model {model_name} decides on {instance}",
+                when=model.when,
             )
             for instance in model.instances
         ]

@@ -169,7 +169,7 @@ def alarm(stored: Stored, event: AlarmEvent) -> bytes:
 
 
 def birth(stream: str, tags: TagSet) -> bytes:
-    """What a stream's columns are; of a tag with codes, what each of them means."""
+    """What a stream's columns are; what codes mean, and how derived tags are computed."""
     described = {
         t.short: {
             "unit": t.unit,
@@ -178,6 +178,7 @@ def birth(stream: str, tags: TagSet) -> bytes:
             "hi": t.hi if np.isfinite(t.hi) else None,
         }
         | ({"text": {str(code): text for code, text in t.enum}} if t.enum else {})
+        | ({"derived": t.origin} if t.origin else {})
         for t in tags
     }
     return orjson.dumps({"v": 1, "stream": stream, "schema": tags.schema_id, "tags": described})

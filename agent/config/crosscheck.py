@@ -3,11 +3,14 @@
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from agent.config.meaning import meaning
 from agent.config.permissions import Finding, permissions
 from agent.config.report import did_you_mean
 from agent.config.schema import ModelSection, Settings
 from agent.config.selftags import mistake
 from agent.core.alarms import bad_alarm
+from agent.core.derive import SUFFIX
+from agent.core.tag import TagSet
 
 RESERVED: Final = ("agent", "model")
 """Device names that would collide with streams of the agent itself."""
@@ -18,32 +21,41 @@ OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out")
 _NO_TEXT: Final = "Choose a tag that is a number; for states that are codes use `enum:`."
 
 
-def tag_streams(settings: Settings) -> dict[str, str]:
-    """Full name of every configured tag -> its stream."""
+def device_streams(settings: Settings) -> dict[str, TagSet]:
+    """Every stream that the configured devices give."""
     return {
-        tag: stream
+        stream: tags
         for name, device in settings.devices.items()
         for stream, tags in device.tag_sets(name).items()  # type: ignore[attr-defined]
-        for tag in tags.column
     }
+
+
+def streams(settings: Settings) -> dict[str, TagSet]:
+    """Every stream whose tags the file names: of devices, and derived from them."""
+    found = device_streams(settings)
+    return found | meaning(settings, found).tag_sets()
+
+
+def tag_streams(settings: Settings) -> dict[str, str]:
+    """Full name of every tag that the file names -> its stream."""
+    return {tag: stream for stream, tags in streams(settings).items() for tag in tags.column}
 
 
 def text_tags(settings: Settings) -> set[str]:
     """Full names of the tags that are texts: neither a limit nor a model can take them."""
-    return {
-        tag.name
-        for name, device in settings.devices.items()
-        for tags in device.tag_sets(name).values()  # type: ignore[attr-defined]
-        for tag in tags
-        if tag.kind == "text"
-    }
+    return {tag.name for tags in streams(settings).values() for tag in tags if tag.kind == "text"}
 
 
 def crosscheck(settings: Settings) -> list[Finding]:
     """Every reference that does not hold."""
-    of_tag = tag_streams(settings)
+    devices = device_streams(settings)
+    derived = meaning(settings, devices)
+    known = devices | derived.tag_sets()
+    of_tag = {tag: stream for stream, tags in known.items() for tag in tags.column}
     return [
         *_devices(settings),
+        *_classes(devices),
+        *derived.findings,
         *_models(settings, of_tag),
         *_alarms(settings, of_tag),
         *_texts(settings),
@@ -78,6 +90,18 @@ def _lines(settings: Settings) -> Iterator[Finding]:
                 f"`{name}` and `{owner}` share a connection but not its settings",
                 ("devices", name, "connect"),
                 "Write the same `serial`, `ca`, `cert` and `key` for both, best in a profile.",
+            )
+
+
+def _classes(devices: Collection[str]) -> Iterator[Finding]:
+    for stream in devices:
+        if stream.endswith(SUFFIX):
+            device = stream.partition("~")[0]
+            yield (
+                "E225",
+                "a scan class cannot be called `derived`: that is the stream of derived tags",
+                ("devices", device, "classes"),
+                "Give the class another name.",
             )
 
 

@@ -13,7 +13,7 @@ from agent.config.base import Secret, Section
 from agent.config.crosscheck import crosscheck
 from agent.config.document import Document, Path, Place, parse
 from agent.config.profiles import Profiles, merged, standalone, unknown_removals
-from agent.config.report import ConfigProblems, Problem, did_you_mean
+from agent.config.report import ConfigProblems, Problem, did_you_mean, names_secret
 from agent.config.schema import Settings
 from agent.plugins import Catalog
 
@@ -30,6 +30,7 @@ _SINGULAR: Final = {
     "registries": "registry",
     "models": "model",
     "alarms": "alarm",
+    "derived": "derived tag",
     "tags": "tag",
     "instances": "instance",
     "profiles": "profile",
@@ -139,7 +140,7 @@ class Validation:
                 data[group] = self._group(group, data[group])
             elif group in data and data[group] is None:
                 data[group] = {}
-        for section in ("models", "alarms"):
+        for section in ("models", "alarms", "derived"):
             if section in data and data[section] is None:
                 data[section] = {}
         try:
@@ -223,6 +224,9 @@ class Validation:
                     self._problem(r.code, r.what, (*path, *r.at), r.fix, at_value=True)
                 continue
             problem = self._translate(detail, path, base, cls)
+            if names_secret(path):
+                what = problem.what.replace(str(detail["input"]), "***")
+                problem = replace(problem, what=what, secret=True)
             if Secret in {_section_at(cls, path[len(base) : n]) for n in range(len(path))}:
                 problem = replace(problem, secret=True)
             self._problems.append(problem)

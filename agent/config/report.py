@@ -16,6 +16,14 @@ _KEYED: Final = re.compile(
 )
 
 
+_SECRET_KEY: Final = re.compile(r"(?:password|passwd|secret|token|api_?key)$", re.IGNORECASE)
+
+
+def names_secret(path: Sequence[str | int]) -> bool:
+    """Does the last key of *path* say that a secret stands there."""
+    return bool(path) and _SECRET_KEY.search(str(path[-1])) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in the file.

@@ -6,7 +6,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Bytes, Name, Number, Seconds, Section
+from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
+from agent.config.when import When
 
 
 def _none(value: object) -> object:
@@ -103,6 +105,7 @@ class ModelSection(Section):
     instances: dict[Name, InstanceSection] = Field(min_length=1)
     deadline_s: Seconds = Field(1.0, alias="deadline", gt=0)
     poll_s: Seconds = Field(300.0, alias="poll", ge=1)
+    when: When | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSection":
@@ -133,6 +136,7 @@ class AlarmSection(Section):
     off_delay_s: Seconds = Field(0.0, alias="off_delay")
     priority: int = Field(2, ge=1, le=4)
     text: str = ""
+    when: When | None = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> "AlarmSection":
@@ -217,6 +221,7 @@ class Settings(Section):
     data_dir: Folder = DATA_DIR
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     devices: dict[Name, Section] = Field(default_factory=dict)
+    derived: dict[DerivedName, DerivedSection] = Field(default_factory=dict)
     models: dict[Name, ModelSection] = Field(default_factory=dict)
     alarms: dict[Name, AlarmSection] = Field(default_factory=dict)
     bad_after_s: MaybeSeconds = Field(60.0, alias="bad_after")

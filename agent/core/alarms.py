@@ -1,6 +1,6 @@
 """Alarms: all limits of a stream as one table of columns (ISA-18.2 vocabulary)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Final, Literal
@@ -8,10 +8,14 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.condition import Condition
 from agent.core.quality import Quality, counts_for_limits
 from agent.core.tag import TagSet
 
 Kind = Literal["high", "low", "bad_too_long"]
+
+Gate = Callable[[Condition], NDArray[np.float64]]
+"""State of a condition at each row: 1.0, 0.0, or NaN while it is not known."""
 
 _NORMAL: Final = 0
 _RAISING: Final = 1
@@ -31,6 +35,7 @@ class AlarmSpec:
         on_delay_ns, off_delay_ns: How long the condition must hold (or be gone), ns.
         priority: 1 (urgent) .. 4 (journal only), as ISA-18.2 counts.
         code: ``A1xx`` for alarms that the agent itself makes (docs/operations.md).
+        when: Outside it there is no alarm: one that stands is cleared, a delay begins anew.
     """
 
     name: str
@@ -43,6 +48,7 @@ class AlarmSpec:
     priority: int = 2
     text: str = ""
     code: str = ""
+    when: Condition | None = None
 
 
 def bad_alarm(tag: str) -> str:
@@ -97,39 +103,60 @@ class AlarmTable:
         self._watches_bad = np.array([s.kind == "bad_too_long" for s in specs], np.bool_)
         self._on_delay = np.array([s.on_delay_ns for s in specs], np.int64)
         self._off_delay = np.array([s.off_delay_ns for s in specs], np.int64)
+        gated: dict[Condition, list[int]] = {}
+        for i, s in enumerate(specs):
+            if s.when is not None:
+                gated.setdefault(s.when, []).append(i)
+        self._gated = [(c, np.array(some, np.intp)) for c, some in gated.items()]
         self._state = np.zeros(m, np.uint8)
         self._since = np.zeros(m, np.int64)
 
     def scan(
-        self, t: NDArray[np.int64], v: NDArray[np.float64], q: NDArray[np.uint8]
+        self,
+        t: NDArray[np.int64],
+        v: NDArray[np.float64],
+        q: NDArray[np.uint8],
+        gate: Gate | None = None,
     ) -> list[AlarmEvent]:
         """Feed one batch, t (n,), v and q (n, k); events in order of time.
 
         A sample counts where its quality is Good, or doubtful with its own value kept; Bad
         neither raises nor clears a limit, and a tag Bad for too long has an alarm of its own.
-        That one is not moved by samples that somebody has put out of service, or gated.
+        Where *gate* says that `when:` does not hold, and while a tag is out of service or not
+        applicable, there is no alarm.
         """
         if not self.specs:
             return []
         cq = q[:, self._column]
         cv = v[:, self._column] * self._sign
         bad = cq < Quality.UNCERTAIN
-        meant = (cq != Quality.OUT_OF_SERVICE) & (cq != Quality.NOT_APPLICABLE)
-        counts = np.where(self._watches_bad, meant, counts_for_limits(cq))
+        counts = np.where(self._watches_bad, True, counts_for_limits(cq))
         with np.errstate(invalid="ignore"):
             over = np.where(self._watches_bad, bad, cv > self._limit)
             under = np.where(self._watches_bad, ~bad, cv <= self._clear_at)
+        gone = self._suppress(cq, gate)
         on = (self._state == _ACTIVE) | (self._state == _CLEARING)
         waiting = (self._state == _RAISING) | (self._state == _CLEARING)
-        stirs = (counts & np.where(on, under, over)).any(axis=0) | waiting
+        stirs = (counts & np.where(on, under, over)).any(axis=0) | waiting | (on & gone.any(axis=0))
         if not stirs.any():
             return []
         events = [
             event
             for i in np.flatnonzero(stirs)
-            for event in self._step(int(i), t, v, cq[:, i], over[:, i], under[:, i], counts[:, i])
+            for event in self._step(
+                int(i), t, v, cq[:, i], over[:, i], under[:, i], counts[:, i], gone[:, i]
+            )
         ]
         return sorted(events, key=lambda e: e.t_ns)
+
+    def _suppress(self, cq: NDArray[np.uint8], gate: Gate | None) -> NDArray[np.bool_]:
+        """Where there is no alarm (n, m); *cq* (n, m) says ``not_applicable`` there."""
+        if gate is not None:
+            for condition, some in self._gated:
+                off = gate(condition) == 0.0
+                cq[np.ix_(off, some)] = Quality.NOT_APPLICABLE
+        gone: NDArray[np.bool_] = (cq == Quality.NOT_APPLICABLE) | (cq == Quality.OUT_OF_SERVICE)
+        return gone
 
     def _step(
         self,
@@ -140,33 +167,28 @@ class AlarmTable:
         over: NDArray[np.bool_],
         under: NDArray[np.bool_],
         counts: NDArray[np.bool_],
+        gone: NDArray[np.bool_],
     ) -> list[AlarmEvent]:
         """One alarm through the rows of one batch."""
         events: list[AlarmEvent] = []
-        for r in np.flatnonzero(counts):
+        for r in np.flatnonzero(counts | gone):
             now, state = int(t[r]), int(self._state[i])
-            if state in {_NORMAL, _RAISING}:
-                if not over[r]:
-                    self._state[i] = _NORMAL
-                    continue
-                if state == _NORMAL:
-                    self._state[i], self._since[i] = _RAISING, now
-                if now - self._since[i] >= self._on_delay[i]:
-                    self._state[i] = _ACTIVE
-                    events.append(
-                        self._event(i, now, float(v[r, self._column[i]]), int(q[r]), True)
-                    )
-            else:
-                if not under[r]:
-                    self._state[i] = _ACTIVE
-                    continue
-                if state == _ACTIVE:
-                    self._state[i], self._since[i] = _CLEARING, now
-                if now - self._since[i] >= self._off_delay[i]:
-                    self._state[i] = _NORMAL
-                    events.append(
-                        self._event(i, now, float(v[r, self._column[i]]), int(q[r]), False)
-                    )
+            on = state in {_ACTIVE, _CLEARING}
+            if gone[r]:
+                self._state[i] = _NORMAL
+                if on:
+                    events.append(self._event(i, now, np.nan, int(q[r]), False))
+                continue
+            if not (under if on else over)[r]:
+                self._state[i] = _ACTIVE if on else _NORMAL
+                continue
+            if state in {_NORMAL, _ACTIVE}:
+                self._state[i], self._since[i] = (_CLEARING if on else _RAISING), now
+            delay = self._off_delay[i] if on else self._on_delay[i]
+            if now - self._since[i] >= delay:
+                self._state[i] = _NORMAL if on else _ACTIVE
+                value = float(v[r, self._column[i]])
+                events.append(self._event(i, now, value, int(q[r]), not on))
         return events
 
     def _event(self, i: int, t_ns: int, value: float, q: int, active: bool) -> AlarmEvent:

@@ -81,6 +81,17 @@ def range_checked(batch: Batch) -> Batch:
     return replace(batch, q=q)
 
 
+def in_time(batch: Batch) -> Batch:
+    """The batch without its late rows: what alarms and derived tags go by."""
+    if batch.late is None or not batch.late.any():
+        return batch
+    rows = ~batch.late
+    window = None if batch.window is None else batch.window[rows]
+    return replace(
+        batch, t=batch.t[rows], v=batch.v[rows], q=batch.q[rows], late=None, window=window
+    )
+
+
 def bad_row(stream: str, tags: TagSet, t_ns: int, quality: Quality) -> Batch:
     """One row in which every sample is Bad for one reason: a failed poll is data, not silence."""
     k = len(tags)

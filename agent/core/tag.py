@@ -22,6 +22,7 @@ class Tag:
         deadband: Smallest change worth publishing, engineering units; 0 publishes all.
         kind: ``text``: the column holds codes into the dictionary of texts (`agent.core.texts`).
         enum: Codes that the value may have, and what each means; the value stays the code.
+        origin: How a derived tag is computed: ``difference(p/a, p/b)``; empty if it is measured.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Tag:
     deadband: float = 0.0
     kind: Literal["float64", "text"] = "float64"
     enum: tuple[tuple[int, str], ...] = ()
+    origin: str = ""
 
     @property
     def short(self) -> str:
@@ -48,7 +50,7 @@ class TagSet:
         short: The tags' short names, in order.
         lo, hi, deadband: float64, shape (k,): the tags' limits as columns.
         texts: Numbers of the columns that hold texts; empty for nearly every stream.
-        schema_id: Stable id, 16 hex digits, of names, units, kinds and order.
+        schema_id: Stable id, 16 hex digits, of names, units, kinds, origins and order.
     """
 
     tags: tuple[Tag, ...]
@@ -86,4 +88,5 @@ class TagSet:
 
 def _special(tag: Tag) -> str:
     """What the schema id of a plain number does not have."""
-    return "" if tag.kind == "float64" and not tag.enum else f"\t{tag.kind}\t{tag.enum}"
+    text = "" if tag.kind == "float64" and not tag.enum else f"\t{tag.kind}\t{tag.enum}"
+    return f"{text}\t{tag.origin}" if tag.origin else text

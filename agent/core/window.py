@@ -115,3 +115,14 @@ def sample_and_hold(
         worst = min(worst, _lowest(quality))
         oldest, newest = min(oldest, int(t[at[0]])), max(newest, int(t[at[-1]]))
     return Cut(np.hstack(xs), worst, oldest, newest)
+
+
+def stood(states: History, column: int, cut: Cut) -> bool:
+    """Was the machine outside the state of *column* (0.0) at any moment of the window *cut*.
+
+    A state holds until the next row says another; before the first one nothing is known.
+    """
+    t, v, _ = states.view(len(states))
+    first = max(0, int(t.searchsorted(cut.start_ns, side="right")) - 1)
+    last = int(t.searchsorted(cut.end_ns, side="right"))
+    return bool((v[first:last, column] == 0.0).any())

@@ -21,6 +21,7 @@ class InstancePlan:
         inputs: Full tag names, in the order of the model's columns.
         parts: Stream and column numbers that give those inputs, in order; one part for a
             count window.
+        when: Stream and column of the state outside which nothing is scored.
     """
 
     instance: str
@@ -29,6 +30,7 @@ class InstancePlan:
     window: Window
     deadline_s: float
     parts: tuple[tuple[str, tuple[int, ...]], ...]
+    when: tuple[str, int] | None = None
 
     @property
     def stream(self) -> str:

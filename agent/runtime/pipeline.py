@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm
-from agent.core.batch import Batch, range_checked
+from agent.core.batch import Batch, in_time, range_checked
+from agent.core.derive import SUFFIX, Derived
 from agent.core.history import History
 from agent.core.ports import Clock, Journal, StateStore, Stored
 from agent.core.stats import Stats
 from agent.core.tag import TagSet
+from agent.core.texts import Texts
 from agent.runtime.alarmlist import AlarmList
+from agent.runtime.derivation import Derivation
 
 
 class Arrivals(Protocol):
@@ -36,12 +39,14 @@ class Wiring:
         alarms: Every configured alarm.
         bad_after_ns: How long a tag may be Bad before its own alarm; None for never.
         made: Streams that the agent makes itself; their columns are known with the first batch.
+        derived: Stream -> what is derived from it, each after those it needs.
     """
 
     rings: Mapping[str, int] = field(default_factory=dict)
     alarms: Sequence[AlarmSpec] = ()
     bad_after_ns: int | None = None
     made: frozenset[str] = frozenset({"agent"})
+    derived: Mapping[str, Sequence[Derived]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -55,13 +60,23 @@ class Channel:
 
 
 class Pipeline:
-    """Range check, ring, alarms, journal, uplinks, models: in this order, for every batch."""
+    """Range check, ring, derived tags, alarms, journal, uplinks, models: in this order, for every
+    batch. What is derived from a batch goes the same way with it.
+    """
 
-    def __init__(self, journal: Journal, state: StateStore, clock: Clock, stats: Stats) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        state: StateStore,
+        clock: Clock,
+        stats: Stats,
+        texts: Texts | None = None,
+    ) -> None:
         self._journal, self._clock, self._stats = journal, clock, stats
         self._wiring = Wiring()
         self.alarms = AlarmList(journal, state, self._offer)
         self.alarms.changed = self._alarms_changed
+        self.derivation = Derivation(state, texts or Texts(state))
         self.channels: dict[str, Channel] = {}
         self.outlets: dict[str, Outlet] = {}
         self.arrivals: Arrivals | None = None
@@ -77,6 +92,7 @@ class Pipeline:
             self._open(stream, tags)
         for stream in self.channels.keys() & wiring.made:
             self._open(stream, self.channels[stream].tags)
+        self.derivation.rewire(wiring.derived, streams)
         devices = {stream.partition("~")[0] for stream in streams}
         self.alarms.keep(lambda name, tag: self._asked_for(name, tag, devices))
 
@@ -95,6 +111,24 @@ class Pipeline:
         if not len(batch):
             return
         batch = self.override(range_checked(batch))
+        derived = self.derivation.run(in_time(batch))
+        taken = [(batch, self._into_ring(batch))]
+        if derived is not None:
+            derived = self.override(derived)
+            taken.append((derived, self._into_ring(derived)))
+        for one, channel in taken:
+            current = in_time(one)
+            events = channel.alarms.scan(current.t, current.v, current.q, self.derivation.gate)
+            self._offer(self._journal.put(one, on_durable=on_durable))
+            on_durable = None
+            if events:
+                self.alarms.take(events)
+        for one, channel in taken:
+            if self.arrivals is not None and channel.history is not None:
+                self.arrivals.arrived(one, channel.history)
+
+    def _into_ring(self, batch: Batch) -> Channel:
+        """The channel of *batch*, its rows at the end of its ring."""
         channel = self.channels.get(batch.stream)
         if channel is None or channel.tags is not batch.tags:
             channel = self._open(batch.stream, batch.tags)
@@ -102,17 +136,12 @@ class Pipeline:
         self._stats.add("pipeline.rows", len(batch))
         if channel.history is not None:
             channel.history.append(batch)
-        events = channel.alarms.scan(batch.t, batch.v, batch.q)
-        self._offer(self._journal.put(batch, on_durable=on_durable))
-        if events:
-            self.alarms.take(events)
-        if self.arrivals is not None and channel.history is not None:
-            self.arrivals.arrived(batch, channel.history)
+        return channel
 
     def _open(self, stream: str, tags: TagSet) -> Channel:
         """The channel of *stream*, made anew only where tags, alarms or ring differ."""
         old = self.channels.get(stream)
-        specs = self._specs(tags)
+        specs = self._specs(stream, tags)
         rows = self._wiring.rings.get(stream, 0)
         same_tags = old is not None and old.tags == tags
         if old is not None and same_tags and old.alarms.specs == specs:
@@ -133,9 +162,10 @@ class Pipeline:
         self.channels[stream] = channel
         return channel
 
-    def _specs(self, tags: TagSet) -> tuple[AlarmSpec, ...]:
+    def _specs(self, stream: str, tags: TagSet) -> tuple[AlarmSpec, ...]:
+        """The alarms of a stream; a derived tag is Bad because another is, and that one says so."""
         configured = [s for s in self._wiring.alarms if s.tag in tags.column]
-        if self._wiring.bad_after_ns is not None:
+        if self._wiring.bad_after_ns is not None and not stream.endswith(SUFFIX):
             configured += [
                 AlarmSpec(
                     bad_alarm(t.name),
@@ -155,9 +185,10 @@ class Pipeline:
         """The wall clock was moved: no window may span it, running delays go on."""
         self._stats.add("clock.steps")
         for channel in self.channels.values():
-            channel.alarms.stepped(int(step_s * 1e9))
+            channel.alarms.stepped(round(step_s * 1e9))
             if channel.history is not None:
                 channel.history.clear()
+        self.derivation.stepped(round(step_s * 1e9))
         if self.arrivals is not None:
             self.arrivals.stepped()
         self.on_step()

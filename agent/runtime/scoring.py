@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,15 @@ from agent.core.ports import Artifact, Clock, Emit, LoadedModel, ModelHost, Work
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
-from agent.core.window import CountWindow, Cut, GridWindow, due, last_rows, sample_and_hold
+from agent.core.window import (
+    CountWindow,
+    Cut,
+    GridWindow,
+    due,
+    last_rows,
+    sample_and_hold,
+    stood,
+)
 from agent.runtime.lane import InstancePlan, Lane, result
 from agent.runtime.outputs import columns
 
@@ -154,7 +163,17 @@ class Scoring:
         if len(lane.waiting) >= BACKLOG:
             lane.waiting.popleft()
             self._skipped(lane, 1)
-        lane.waiting.append(cut)
+        lane.waiting.append(self._gated(lane, cut))
+
+    def _gated(self, lane: Lane, cut: Cut) -> Cut:
+        """A window that holds a moment outside `when:` is not scored; its result says why."""
+        if lane.plan.when is None:
+            return cut
+        stream, column = lane.plan.when
+        states = self._history(stream)
+        if states is None or not stood(states, column, cut):
+            return cut
+        return replace(cut, quality=int(Quality.NOT_APPLICABLE))
 
     def _skipped(self, lane: Lane, windows: int) -> None:
         if windows:

@@ -157,14 +157,22 @@ def _tags_text(tags: TagSet) -> str:
     return known[1]
 
 
+_PLAIN: Final[tuple[Any, ...]] = ("float64", (), "")
+"""What is not written of a plain number."""
+
+
 def _tag_facts(t: Tag) -> list[Any]:
     facts: list[Any] = [t.name, t.unit, t.lo, t.hi, t.deadband]
+    if t.origin:
+        return [*facts, t.kind, t.enum, t.origin]
     return facts + ([] if t.kind == "float64" and not t.enum else [t.kind, t.enum])
 
 
 def _tag(facts: list[Any]) -> Tag:
-    enum = facts[6:] and tuple((int(code), str(text)) for code, text in facts[6])
-    return Tag(*facts[:6], *([enum] if enum else []))
+    name, unit, lo, hi, deadband, *special = facts
+    kind, enum, origin = (*special, *_PLAIN[len(special) :])
+    texts = tuple((int(code), str(text)) for code, text in enum)
+    return Tag(name, unit, lo, hi, deadband, kind, texts, origin)
 
 
 def tags_of(text: str) -> TagSet:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.alarms import AlarmSpec, AlarmTable
+from agent.core.condition import Condition
 from agent.core.tag import Tag, TagSet
 
 TAGS = TagSet((Tag("p/a"), Tag("p/b"), Tag("p/c")))
@@ -45,9 +46,10 @@ class Reference:
     def sample(self, t, value, q):
         """True or False when the alarm comes or goes, else None."""
         s = self.spec
+        if q in {28, 40}:
+            was, self.active, self.since = self.active, False, None
+            return False if was else None
         if s.kind == "bad_too_long":
-            if q in {28, 40}:
-                return None
             wrong = q < 64
             right = not wrong
         else:
@@ -67,6 +69,22 @@ class Reference:
             return None
         self.active, self.since = not self.active, None
         return self.active
+
+
+def test_outside_its_when_there_is_no_alarm():
+    """A stopped machine clears what stands and restarts delays; an unknown state gates nothing."""
+    when = Condition("p/c", ">", 0.0)
+    spec = AlarmSpec("hot", "p/a", "high", 1.0, on_delay_ns=2, when=when)
+    table = AlarmTable("p", TAGS, [spec])
+    t, v, q = np.arange(9), np.full((9, 3), 5.0), np.full((9, 3), 192, np.uint8)
+    state = np.array([np.nan, np.nan, np.nan, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+    events = table.scan(t, v, q, lambda c: state if c == when else np.empty(0))
+
+    assert [(e.t_ns, e.active, e.q) for e in events] == [
+        (2, True, 192), (3, False, 40), (7, True, 192), (8, False, 40),
+    ]  # fmt: skip
+    assert np.isnan(events[1].value)
+    assert (q == 192).all(), "the batch itself is left alone"
 
 
 def arrays(rows):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -379,3 +380,27 @@ async def test_grid_windows_that_come_too_late_are_counted(running):
     await until(lambda: bench.results and bench.results[-1][0] == 40)
     skipped = bench.scoring._stats.values["model/p1.skipped_windows"]
     assert skipped == 40 - CATCH_UP - 3
+
+
+async def test_a_window_with_a_moment_outside_its_when_is_not_scored():
+    """A machine that stood at any moment of the window: the result says not_applicable."""
+    bench = Bench(ScriptedHost(), CountWindow(2))
+    states = TagSet((Tag("pump1/running"),))
+    bench.histories["pump1~derived"] = ring = History(states, 64)
+    bench.plan = replace(bench.plan, when=("pump1~derived", 0))
+    bench.activate()
+    task = asyncio.create_task(bench.scoring.run())
+    try:
+        for t, state in enumerate([np.nan, 1.0, 1.0, 0.0, 1.0, 1.0]):
+            good = np.full((1, 1), Quality.GOOD, np.uint8)
+            ring.append(
+                Batch("pump1~derived", states, np.array([t * S]), np.array([[state]]), good)
+            )
+            bench.row(t, t, t)
+        await until(lambda: len(bench.results) == 5)
+    finally:
+        task.cancel()
+
+    assert [q for _, _, q, _ in bench.results] == [192, 192, 40, 40, 192]
+    assert [np.isnan(v) for _, v, _, _ in bench.results] == [False, False, True, True, False]
+    assert sum(bench.scoring._host.calls) == 3
