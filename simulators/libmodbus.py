@@ -11,20 +11,24 @@ _SOURCE: Final = Path(__file__).with_name("libmodbus_server.c")
 
 
 class LibmodbusServer:
-    """One unit with *size* coils, discrete inputs, holding and input registers, all zero.
+    """One unit with *size* coils, discrete inputs, holding and input registers.
+
+    All are zero, or *numbered*: register i holds i, bit i its lowest bit. With the path of a
+    serial *line* it is unit 1 there, at 115200 baud without parity.
 
     Attributes:
         requests: Function code and first address of each request so far.
     """
 
-    def __init__(self, size: int = 200) -> None:
-        self._size, self.port = size, 0
+    def __init__(self, size: int = 200, *, numbered: bool = False, line: str = "") -> None:
+        self._words = [str(size), *(["numbered"] if numbered or line else []), line]
+        self._line, self.port = line, 0
         self.requests: list[tuple[int, int]] = []
 
     @property
     def url(self) -> str:
         """What a device's ``connect`` takes."""
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"rtu://{self._line}" if self._line else f"tcp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="libmodbus-"))
@@ -33,7 +37,7 @@ class LibmodbusServer:
         words += ["-I/usr/include/modbus", "-lmodbus"]
         subprocess.run(words, check=True, timeout=60)
         self._process = subprocess.Popen(
-            [str(program), str(self._size)],
+            [str(program), *(w for w in self._words if w)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -46,6 +50,11 @@ class LibmodbusServer:
         self._reader = threading.Thread(target=self._read, name="libmodbus", daemon=True)
         self._reader.start()
         return self
+
+    def kill(self) -> None:
+        """SIGKILL: its connections end now."""
+        self._process.kill()
+        self._process.wait()
 
     def __exit__(self, *exc: object) -> None:
         self._process.kill()

@@ -1,9 +1,10 @@
 /* A Modbus TCP device on libmodbus: one unit, all tables, one client after the other or together.
  *
- *   libmodbus_server REGISTERS     prints its port, then one line for each request:
- *                                  "<function code> <first address>"
+ *   libmodbus_server REGISTERS                    TCP: prints its port
+ *   libmodbus_server REGISTERS numbered [PORT]    register i holds i; with the path of a serial
+ *                                                 port it is unit 1 of an RTU line, 115200 8N1
  *
- * It ends when its standard input is closed. */
+ * Then it prints one line for each request: "<function code> <first address>". It ends when its standard input is closed. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <modbus.h>
@@ -13,10 +14,40 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+static void number(modbus_mapping_t *map, int size) {
+    for (int i = 0; i < size; i++) {
+        map->tab_registers[i] = map->tab_input_registers[i] = i;
+        map->tab_bits[i] = map->tab_input_bits[i] = i & 1;
+    }
+}
+
+static int serve_line(const char *port, modbus_mapping_t *map) {
+    modbus_t *ctx = modbus_new_rtu(port, 115200, 'N', 8, 1);
+    if (!ctx || modbus_set_slave(ctx, 1) < 0 || modbus_connect(ctx) < 0) {
+        perror("libmodbus_server");
+        return 1;
+    }
+    printf("0\n");
+    fflush(stdout);
+    for (;;) {
+        uint8_t request[MODBUS_RTU_MAX_ADU_LENGTH];
+        int n = modbus_receive(ctx, request);
+        if (n > 0) {
+            printf("%d %d\n", request[1], request[2] << 8 | request[3]);
+            fflush(stdout);
+            modbus_reply(ctx, request, n, map);
+        } else if (n < 0 && errno == EIO) {
+            return 0;
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     int size = argc > 1 ? atoi(argv[1]) : 200;
     modbus_t *ctx = modbus_new_tcp("127.0.0.1", 0);
     modbus_mapping_t *map = modbus_mapping_new(size, size, size, size);
+    if (map && argc > 2) number(map, size);
+    if (map && argc > 3) return serve_line(argv[3], map);
     int listener = ctx && map ? modbus_tcp_listen(ctx, 4) : -1;
     struct sockaddr_in at;
     socklen_t length = sizeof at;
