@@ -1,10 +1,8 @@
 """Devices that nobody here wrote: every register rightly, and their loss seen at once."""
 
 import asyncio
-import os
 import threading
 import time
-import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +18,7 @@ from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
 from simulators.libmodbus import LibmodbusServer
+from simulators.pty_line import PtyLine
 from tests.polling import modbus, polling
 from tests.tools import until
 
@@ -109,35 +108,8 @@ def pymodbus_simulator() -> Iterator[str]:
 
 @contextmanager
 def libmodbus_rtu() -> Iterator[str]:
-    """libmodbus' RTU slave behind a pair of pseudo-terminals that a thread joins."""
-    ends = [os.openpty() for _ in range(2)]
-    for master, slave in ends:
-        tty.setraw(master)
-        tty.setraw(slave)
-    (left, _), (right, far) = ends
-    stop = os.pipe()
-
-    def join() -> None:
-        import select  # noqa: PLC0415
-
-        other = {left: right, right: left}
-        while True:
-            ready, _, _ = select.select([left, right, stop[0]], [], [])
-            if stop[0] in ready:
-                return
-            for fd in ready:
-                os.write(other[fd], os.read(fd, 4096))
-
-    thread = threading.Thread(target=join)
-    thread.start()
-    try:
-        with LibmodbusServer(SIZE, line=os.ttyname(far)):
-            yield f"rtu://{os.ttyname(ends[0][1])}"
-    finally:
-        os.write(stop[1], b"x")
-        thread.join()
-        for fd in (*ends[0], *ends[1], *stop):
-            os.close(fd)
+    with PtyLine() as line, LibmodbusServer(SIZE, line=line.theirs):
+        yield f"rtu://{line.ours}"
 
 
 PEERS = [libmodbus, pymodbustcp, modbus_tk, pymodbus_simulator, libmodbus_rtu]
