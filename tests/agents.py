@@ -297,5 +297,5 @@ class Manager:
     def longest_silence_s(self) -> float:
         """The longest time between two pulses: above the watchdog's, systemd would have killed."""
         pulses = [at for at, text in self.said if "WATCHDOG=1" in text]
-        assert len(pulses) > 1
-        return max(b - a for a, b in pairwise(pulses))
+        assert pulses, "no pulse at all"
+        return max(b - a for a, b in pairwise([*pulses, self.said[-1][0]]))

@@ -19,7 +19,7 @@ from agent.app.verbs import commands, verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
 from agent.config.schema import SelfSection
-from agent.core.errors import ConfigError
+from agent.core.errors import ConfigError, TransientError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
@@ -67,6 +67,10 @@ def _make(data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         log.error("data_dir.missing", path=str(data_dir), error=str(e))  # noqa: TRY400
+
+
+class Ending(TransientError):
+    """A reload came too late: the agent has been told to end."""
 
 
 class Daemon:
@@ -126,8 +130,9 @@ class Daemon:
                      epoch=self.store.journal.epoch)  # fmt: skip
             notify("READY=1", self._status_line())
             await self._stop.wait()
-            notify("STOPPING=1")
-            await self._shut_down()
+            async with self._applying:
+                notify("STOPPING=1")
+                await self._shut_down()
 
     def _end(self) -> None:
         """First signal: end in order. Second: do not wait for the far end."""
@@ -145,28 +150,41 @@ class Daemon:
             await self.reload()
         except ConfigError as e:
             log.error("config.refused", error=str(e))  # noqa: TRY400
+        except Ending as e:
+            log.info("config.not_read", reason=str(e))
 
     async def reload(self) -> Diff:
         """Take over the file as it is now; `ConfigError` leaves everything running."""
-        notify("RELOADING=1", f"MONOTONIC_USEC={int(self.clock.mono_s() * 1e6)}")
-        try:
-            async with self._applying:
-                loaded = await asyncio.to_thread(accept, self.loaded.path)
-                if loaded.settings.data_dir != self.loaded.settings.data_dir:
-                    raise ConfigError(
-                        f"data_dir cannot change while running "
-                        f"({self.loaded.settings.data_dir} -> {loaded.settings.data_dir})",
-                        where=str(loaded.path),
-                        fix="Restart the service to change it.",
-                        code="E109",
-                    )
+        async with self._applying:
+            if self._stop.is_set():
+                raise Ending(
+                    "the agent is about to end",
+                    fix="Nothing to do: it reads its file when it starts again.",
+                    code="E782",
+                )
+            notify("RELOADING=1", f"MONOTONIC_USEC={int(self.clock.mono_s() * 1e6)}")
+            try:
+                loaded = await asyncio.to_thread(self._acceptable)
                 diff = await self._apply(loaded)
                 keep(loaded)
-        finally:
-            notify("READY=1", self._status_line())
+            finally:
+                notify("READY=1", self._status_line())
         facts = {"digest": loaded.digest, "added": diff.added, "changed": diff.changed}
         await self.store.audit.write("config.applied", "agent", facts | {"removed": diff.removed})
         return diff
+
+    def _acceptable(self) -> Loaded:
+        """The file as it is now, if it can be taken over while running."""
+        loaded = accept(self.loaded.path)
+        if loaded.settings.data_dir != self.loaded.settings.data_dir:
+            raise ConfigError(
+                f"data_dir cannot change while running "
+                f"({self.loaded.settings.data_dir} -> {loaded.settings.data_dir})",
+                where=str(loaded.path),
+                fix="Restart the service to change it.",
+                code="E109",
+            )
+        return loaded
 
     async def _apply(self, loaded: Loaded) -> Diff:
         """Make what runs equal to *loaded*. Units start after this returns to the loop, so the

@@ -1,5 +1,7 @@
 """`edge-agent run`: the daemon, in the foreground; systemd starts it."""
 
+import signal
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Ends by signal: 0 in order, 78 when neither the file nor the last good one can be used."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the daemon listens itself
     import asyncio  # noqa: PLC0415 - the other commands do without all of this
 
     from agent import logs  # noqa: PLC0415

@@ -56,7 +56,7 @@ def counted_without_gap(far: FarEnd) -> None:
     assert values == [values[0] + i for i in range(len(values))]
 
 
-@pytest.mark.parametrize("outages", [1, pytest.param(25, marks=MANY)])
+@pytest.mark.parametrize("outages", [1, pytest.param(12, marks=MANY)])
 async def test_broker_killed_and_back(tmp_path, rng, outages):
     """What was not acknowledged follows as history: nothing missing, in order, ids tell doubles."""
     async with site(tmp_path) as here:
@@ -73,7 +73,7 @@ async def test_broker_killed_and_back(tmp_path, rng, outages):
         counted_without_gap(here.far)
 
 
-@pytest.mark.parametrize("outages", [1, pytest.param(10, marks=MANY)])
+@pytest.mark.parametrize("outages", [1, pytest.param(6, marks=MANY)])
 async def test_broker_frozen(tmp_path, rng, outages):
     """A broker that keeps its connections and answers nothing is noticed by its silence, and
     collection does not wait for it.
@@ -93,7 +93,7 @@ async def test_broker_frozen(tmp_path, rng, outages):
         counted_without_gap(here.far)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=MANY)])
+@pytest.mark.parametrize("kills", [1, pytest.param(60, marks=MANY)])
 async def test_agent_killed_with_the_broker_down(tmp_path, rng, kills):
     """Whatever the journal had committed at the kill arrives later; each start is a new epoch."""
     async with site(tmp_path) as here:
@@ -105,8 +105,8 @@ async def test_agent_killed_with_the_broker_down(tmp_path, rng, kills):
             await delivered(agent)
             assert await agent.terminate() == 0
         kept |= committed(here.data_dir)
-        assert len({epoch for _, epoch, _ in kept}) == kills + 1
         await here.far.complete(kept)
+        assert len({row.key[2] for row in here.far.rows("d")}) == kills + 1
         here.far.sound()
         values = here.far.values("d")
         assert values == sorted(set(values))
