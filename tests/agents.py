@@ -104,6 +104,7 @@ class Arrival:
         lane: ``live`` | ``history`` | ``alarm``.
         key: (lineage, stream, epoch): whose numbers ``seq`` counts.
         values: Tag -> (value, quality word).
+        window: Of a result: source times of the oldest and the newest row used.
     """
 
     lane: str
@@ -112,6 +113,7 @@ class Arrival:
     ts: str
     clock: str
     values: dict[str, tuple[float | None, str]]
+    window: tuple[str, ...] = ()
 
 
 class FarEnd:
@@ -150,7 +152,7 @@ class FarEnd:
         """The changes of one alarm: True for raised."""
         self.arrivals()
         found = [a for a in self._first.values() if a.key[1] == f"alarm/{name}"]
-        return [a.values["active"][0] == 1.0 for a in sorted(found, key=lambda a: a.ts)]
+        return [a.values["active"][0] == 1.0 for a in sorted(found, key=lambda a: (a.key[2], a.seq))]
 
     def _notice(self, new: Arrival) -> None:
         known = self._first.setdefault((new.key, new.seq), new)
@@ -243,7 +245,8 @@ def _key(body: dict[str, Any]) -> tuple[str, str, int]:
 def _row(body: dict[str, Any]) -> Arrival:
     bad = body.get("bad", {})
     values = {n: (v, bad.get(n, body["q"])) for n, v in body["values"].items()}
-    return Arrival("live", _key(body), body["seq"], body["ts"], body["clock"], values)
+    window = tuple(body.get("window", ()))
+    return Arrival("live", _key(body), body["seq"], body["ts"], body["clock"], values, window)
 
 
 def _history(body: dict[str, Any]) -> Iterator[Arrival]:
@@ -253,9 +256,12 @@ def _history(body: dict[str, Any]) -> Iterator[Arrival]:
         for word, rows in runs.items()
         for row in rows
     }
+    windows = body.get("window") or [()] * len(body["ts"])
     for i, ts in enumerate(body["ts"]):
         values = {n: (c[i], words.get((n, i), body["q"])) for n, c in body["values"].items()}
-        yield Arrival("history", _key(body), body["from"] + i, ts, body["clock"], values)
+        yield Arrival(
+            "history", _key(body), body["from"] + i, ts, body["clock"], values, tuple(windows[i])
+        )
 
 
 class Manager:
