@@ -117,12 +117,15 @@ class AgentProcess:
         return answer.get("result")
 
     async def terminate(self) -> int:
-        """Ask the daemon to end (SIGTERM), and wait; SIGKILL when it does not. Its return code."""
+        """Ask the daemon to end (SIGTERM), and wait. Its return code.
+
+        One that does not end is aborted: its log then ends with where each thread was.
+        """
         process = self._running()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             if not await self._ended(self._grace_s):
-                process.kill()
+                process.send_signal(signal.SIGABRT)
                 await self._ended(self._grace_s)
         return process.wait()
 
@@ -146,7 +149,8 @@ class AgentProcess:
         return self._process
 
     def _start(self) -> None:
-        env = {k: v for k, v in os.environ.items() if k != "RUNTIME_DIRECTORY"} | self._env
+        env = {k: v for k, v in os.environ.items() if k != "RUNTIME_DIRECTORY"}
+        env |= {"PYTHONFAULTHANDLER": "1"} | self._env
         with suppress(FileNotFoundError):
             self.socket.unlink()
         with self.log.open("ab") as log:

@@ -121,6 +121,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # agent.cli.run has held it
         async with asyncio.TaskGroup() as tg:
             self.units = Units(tg, self.clock, Backoff(cap_s=30.0))
             await self._apply(self.loaded)
@@ -236,8 +237,9 @@ class Daemon:
             async with asyncio.timeout(UPLINK_DRAIN_S):
                 while any(u.connected and u.depth() for u in self.uplinks.values()):
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._hurry.wait(), 0.02)
-                        return
+                        async with asyncio.timeout(0.02):
+                            await self._hurry.wait()
+                            return
 
     def _hangs(self) -> str:
         """Why a restart would help; empty while the agent does its best. A device, a broker or a

@@ -1,7 +1,6 @@
 """`edge-agent run`: the daemon, in the foreground; systemd starts it."""
 
 import signal
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Ends by signal: 0 in order, 78 when neither the file nor the last good one can be used."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the daemon listens itself
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until the daemon listens
     import asyncio  # noqa: PLC0415 - the other commands do without all of this
 
     from agent import logs  # noqa: PLC0415

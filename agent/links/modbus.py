@@ -77,7 +77,8 @@ class Endpoint:
         self._users[unit] += 1
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._tried.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._tried.wait()
             yield
         finally:
             self._users[unit] -= 1
@@ -111,7 +112,8 @@ class Endpoint:
     async def back(self, within_s: float) -> bool:
         """Wait for a lost connection; is there one?"""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._up.wait()
         return self.connected
 
     async def _run(self, job: Job, timeout_s: float, window: int = 1) -> None:

@@ -126,7 +126,8 @@ class Control:
     ) -> bool:
         """Answer one line; False when there is nothing more to expect."""
         try:
-            line = await asyncio.wait_for(reader.readline(), IDLE_S)
+            async with asyncio.timeout(IDLE_S):
+                line = await reader.readline()
         except ValueError:  # longer than the limit: what follows cannot be told apart
             what = f"the request is larger than {REQUEST_LIMIT} bytes"
             await _send(writer, _refusal("E772", what, "Send one JSON object a line."))

@@ -123,6 +123,7 @@ class Units:
             _, stuck = await asyncio.wait(tasks, timeout=self._stop_grace_s)
             for t in stuck:
                 log.error("unit.stuck", unit=t.get_name(), after_s=self._stop_grace_s)
+                t.cancel()  # the first may have been swallowed on its way
 
     async def _supervise(self, r: Running) -> None:
         """Run the unit for ever. The one place in the daemon that catches Exception."""

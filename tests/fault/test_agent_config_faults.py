@@ -36,12 +36,15 @@ class Site:
         """Another sound text."""
         return self.sound.replace('"50ms"', f'"{poll}"')
 
-    async def collected_whole(self) -> None:
-        """Nothing was missed, whatever was asked of the agent."""
+    async def collected(self, stops: int) -> None:
+        """Nothing was missed but the scans that were under way when the device was changed,
+        *stops* times at most.
+        """
         await self.far.complete(committed(self.config.parent / "data"))
         self.far.sound()
         values = self.far.values("d")
-        assert values == [values[0] + i for i in range(len(values))]
+        assert values == sorted(set(values))
+        assert values[-1] - values[0] + 1 - len(values) <= stops
 
 
 @asynccontextmanager
@@ -95,7 +98,7 @@ async def test_a_broken_file_at_reload(tmp_path, rng, times):
                 before = (await agent.ask("status"))["config"]["digest"]
                 await here.image.read(5)
             assert await agent.terminate() == 0
-        await here.collected_whole()
+        await here.collected(stops=times)
 
 
 async def test_a_broken_file_at_boot(tmp_path, rng):
@@ -156,7 +159,7 @@ async def test_a_hundred_reloads_in_a_second(tmp_path, rng, storms):
         assert states.count("READY=1") == states.count("RELOADING=1") + 1
         assert states[-2:] == ["READY=1", "STOPPING=1"]
         assert manager.longest_silence_s() < 5.0
-        await here.collected_whole()
+        await here.collected(stops=11 * storms)
 
 
 async def storm_of_signals(here: Site, agent: AgentProcess, rng: random.Random) -> None:
