@@ -152,7 +152,9 @@ class FarEnd:
         """The changes of one alarm: True for raised."""
         self.arrivals()
         found = [a for a in self._first.values() if a.key[1] == f"alarm/{name}"]
-        return [a.values["active"][0] == 1.0 for a in sorted(found, key=lambda a: (a.key[2], a.seq))]
+        return [
+            a.values["active"][0] == 1.0 for a in sorted(found, key=lambda a: (a.key[2], a.seq))
+        ]
 
     def _notice(self, new: Arrival) -> None:
         known = self._first.setdefault((new.key, new.seq), new)

@@ -178,8 +178,6 @@ def _stopped_early(config: Path, after_s: float) -> tuple[int, bool]:
         masks = [int(status.split(f"{m}:")[1].split()[0], 16) for m in ("SigBlk", "SigCgt")]
         process.terminate()
         try:
-            return process.wait(AT_ONCE_S), any(
-                mask >> (signal.SIGTERM - 1) & 1 for mask in masks
-            )
+            return process.wait(AT_ONCE_S), any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
         finally:
             process.kill()
