@@ -5,7 +5,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from agent.app.status import spoken
-from agent.config.crosscheck import tag_streams
+from agent.config.crosscheck import device_streams
 from agent.core.quality import Quality, word
 from agent.core.requests import Caller, Declined, Verb
 from agent.runtime.write_switch import switched_on
@@ -34,9 +34,10 @@ class TagVerbs:
     async def read(self, args: Args, caller: Caller) -> dict[str, Any]:
         """Ask the device for ``args["tag"]`` now, whatever its scan class."""
         name = f"{args.get('tag')!s:.200}"
-        stream = tag_streams(self._daemon.loaded.settings).get(name)
-        if stream is None:
-            raise Declined("no_such_tag", f"there is no tag `{name}`", code="E359")
+        tags = (t for tags in device_streams(self._daemon.loaded.settings).values() for t in tags)
+        tag = next((t for t in tags if t.name == name), None)
+        if tag is None:
+            raise Declined("no_such_tag", f"no device has a tag `{name}`", code="E359")
         if caller.expired():
             raise Declined("expired", "the request expired", where=name, code="E794")
         device, _, short = name.partition("/")
@@ -45,8 +46,6 @@ class TagVerbs:
             what = f"device {device} does not run, or cannot be asked for one tag"
             raise Declined("not_read", what, where=name, code="E360")
         value, quality, why = await source.demand(short)
-        tags = self._daemon.loaded.settings.devices[device].tag_sets(device)[stream]  # type: ignore[attr-defined]
-        tag = tags.tags[tags.column[name]]
         if quality == Quality.GOOD and not tag.lo <= value <= tag.hi:
             quality = Quality.UNCERTAIN_RANGE
         return {

@@ -10,7 +10,7 @@ Finding = tuple[str, str, tuple[str | int, ...], str]
 
 
 def permissions(settings: Settings, of_tag: Mapping[str, str]) -> Iterator[Finding]:
-    """Whatever `commands:` and `writes:` allow that cannot be."""
+    """Whatever `commands:` and `writes:` allow that cannot be. *of_tag*: every tag there is."""
     yield from _commands(settings)
     yield from _writes(settings, of_tag)
 
@@ -44,7 +44,11 @@ def _writes(settings: Settings, of_tag: Mapping[str, str]) -> Iterator[Finding]:
         if tag not in of_tag:
             yield "E201", f"there is no tag `{tag}`", at, did_you_mean(tag, of_tag)
             continue
-        flaws = getattr(settings.devices[device], "write_flaws", None)
+        if tag in settings.derived:
+            what = f"`{tag}` is derived: no device has it"
+            yield "E232", what, at, "Write the tag that it is derived from."
+            continue
+        flaws = getattr(settings.devices.get(device), "write_flaws", None)
         if flaws is None:
             what = f"device `{device}` cannot be written to"
             yield "E232", what, at, "Remove the tag from `writes:`."

@@ -253,14 +253,16 @@ async def test_without_the_section_nobody_listens(tmp_path):
 
 
 async def test_a_tag_that_cannot_be_read_says_why(tmp_path):
-    """`read` of nothing, of a device that is gone: a word, a code, an exit code."""
+    """`read` of nothing, of what is derived, of a device that is gone: a word and an exit code."""
     with Broker() as broker:
         server = ModbusServer({1: Recording()})
         async with server:
-            path = config(tmp_path, server.url, broker)
+            derived = {"p/twice": {"scale": "p/level", "factor": 2}}
+            path = config(tmp_path, server.url, broker, derived=derived)
         async with AgentProcess(path) as agent:
-            with pytest.raises(Refused, match="E359"):
-                await agent.ask("read", tag="p/nothing")
+            for tag in ("p/nothing", "p/twice"):
+                with pytest.raises(Refused, match="E359"):
+                    await agent.ask("read", tag=tag)
             code, out, _ = await edge_agent(agent, "read", "p/level", "--json")
             answer = json.loads(out)
             assert (code, answer["value"], answer["q"]) == (1, None, "bad_not_connected")
