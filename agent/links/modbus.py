@@ -113,7 +113,9 @@ class Endpoint:
         """Wait for a lost connection; is there one?"""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._up.wait()
+                while not self.connected:
+                    self._up.clear()  # the loss may be newer than what `_keep` has seen
+                    await self._up.wait()
         return self.connected
 
     async def _run(self, job: Job, timeout_s: float, window: int = 1) -> None:
