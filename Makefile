@@ -32,6 +32,7 @@ demo: setup
 # Each fault many times, at random instants; the seed is printed.
 fault: setup
 	$(BIN)/pytest -m "slow" tests/fault
+	EDGE_AGENT_MUTANTS=10000 $(BIN)/pytest tests/config/test_fuzz.py
 
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME)

@@ -1,41 +1,18 @@
-"""The worked example of CONTRIBUTING.md is code that runs."""
+"""The worked example of CONTRIBUTING.md runs in the agent, as a distribution of its own."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+import pytest
 
-DRIVER = """
-import asyncio, socket
-from pathlib import Path
-from agent.config.base import Context
-from agent.config.load import loads
-from agent.core.stats import Stats
-from agent.plugins import installed
-from agent.runtime.clock import SystemClock
+from simulators.agent_process import AgentProcess
+from tests.agents import told
 
-async def main():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    text = Path("c.yaml").read_text().replace("9700", str(port))
-    settings = loads(text, "c.yaml", installed())
-    ctx = Context(SystemClock(), Stats(), "g1", "edge/g1", Path("."))
-    source = settings.devices["office"].build("office", ctx)
-    rows = []
-    task = asyncio.create_task(source.run(lambda b, on_durable=None: rows.append(b)))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        async with asyncio.timeout(10):
-            while len(rows) < 2:
-                s.sendto(b"21.5 48" if not rows else b"hello", ("127.0.0.1", port))
-                await asyncio.sleep(0.02)
-    task.cancel()
-    print(rows[0].v.tolist(), rows[0].q.tolist(), rows[1].q.tolist())
-
-asyncio.run(main())
-"""
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def _block(language):
@@ -43,22 +20,67 @@ def _block(language):
     return found
 
 
-def test_the_worked_example_runs(tmp_path):
-    """Code, entry point and configuration of "add a protocol" work together as they stand."""
-    (tmp_path / "room_sensor.py").write_text(_block("python"), encoding="utf-8")
-    (tmp_path / "c.yaml").write_text(_block("yaml"), encoding="utf-8")
-    entry = re.search(r'^(room = )"(.*)"$', _block("toml"), re.MULTILINE)
-    info = tmp_path / "room_sensor-1.dist-info"
-    info.mkdir()
+@pytest.fixture
+def installed(tmp_path):
+    """The example as pip would lay it down: a module and the metadata of a distribution."""
+    place = tmp_path / "site"
+    info = place / "room_sensor-1.dist-info"
+    info.mkdir(parents=True)
+    (place / "room_sensor.py").write_text(_block("python"), encoding="utf-8")
+    entry = re.search(r'^room = "(.*)"$', _block("toml"), re.MULTILINE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: room-sensor\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[edge_agent.sources]\n{entry[1]}{entry[2]}\n")
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "PATH": "/usr/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.stdout == "[[21.5, 48.0]] [[192, 192]] [[16, 16]]\n", done.stderr
+    (info / "entry_points.txt").write_text(f"[edge_agent.sources]\nroom = {entry[1]}\n")
+    return {"PYTHONPATH": f"{place}:{ROOT}"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Its configuration on a free port, with a folder for data."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    path = tmp_path / "room.yaml"
+    text = _block("yaml").replace("9700", str(port)) + f"data_dir: {tmp_path}/data\n"
+    path.write_text(text, encoding="utf-8")
+    return path, ("127.0.0.1", port)
+
+
+def _check(path, env):
+    return subprocess.run(
+        [sys.executable, "-m", "agent", "check", str(path)],
+        env={"PATH": "/usr/bin"} | env, cwd=path.parent, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+async def test_the_worked_example_runs_in_the_agent(installed, config):
+    """Values, qualities and ranges of a third party's source are those of any other."""
+    path, address = config
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        async with AgentProcess(path, env=installed) as agent:
+
+            def sent(datagram, tag, q):
+                def look(status):
+                    s.sendto(datagram, address)
+                    return status["tags"].get(tag, {}).get("q") == q
+
+                return look
+
+            status = await told(agent, sent(b"21.5 48", "office/temperature", "good"))
+            assert status["devices"]["office"]["state"] == "running"
+            assert status["tags"]["office/temperature"]["value"] == 21.5
+            assert status["tags"]["office/humidity"]["unit"] == "%"
+            await told(agent, sent(b"99 48", "office/temperature", "uncertain_range"))
+            await told(agent, sent(b"hello", "office/humidity", "bad_sensor"))
+
+
+def test_check_knows_the_type_only_where_it_is_installed(installed, config):
+    """One door: with the distribution the type is known and its settings are checked, without it
+    the message lists what is installed.
+    """
+    path, _ = config
+    assert _check(path, installed).returncode == 0
+    without = _check(path, {"PYTHONPATH": str(ROOT)})
+    assert (without.returncode, "`room` is no type of device" in without.stderr) == (78, True)
+    path.write_text(path.read_text().replace("port:", "prot:"), encoding="utf-8")
+    assert "did you mean `port`?" in _check(path, installed).stderr
