@@ -82,7 +82,7 @@ def range_checked(batch: Batch) -> Batch:
 
 
 def in_time(batch: Batch) -> Batch:
-    """The batch without its late rows: what alarms and derived tags go by."""
+    """The batch without its late rows: what windows, alarms and derived tags go by."""
     if batch.late is None or not batch.late.any():
         return batch
     rows = ~batch.late

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from agent.core.errors import TransientError
 from agent.core.tag import TagSet
 
 Record = Batch | AlarmEvent
+
+OWED_S: Final = 0.1
+"""A commit somebody waits for comes within this time, s."""
 
 
 class Clock(Protocol):
@@ -37,10 +40,16 @@ class Emit(Protocol):
     """Hands a batch to the pipeline. Synchronous, and cannot fail: the plant does not wait.
 
     ``on_durable`` is called on the loop after the commit that holds the batch; owing it pulls
-    that commit forward.
+    that commit forward to within ``within_s``.
     """
 
-    def __call__(self, batch: Batch, *, on_durable: Callable[[], None] | None = None) -> None: ...
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        on_durable: Callable[[], None] | None = None,
+        within_s: float = OWED_S,
+    ) -> None: ...
 
 
 class Source(Protocol):
@@ -316,10 +325,16 @@ class Journal(Protocol):
         """False while the disk refuses commits: values still flow, but only live."""
         ...
 
-    def put(self, record: Record, *, on_durable: Callable[[], None] | None = None) -> Stored:
+    def put(
+        self,
+        record: Record,
+        *,
+        on_durable: Callable[[], None] | None = None,
+        within_s: float = OWED_S,
+    ) -> Stored:
         """Queue for the next group commit; returns at once with the record's name.
 
-        Alarm events pull the commit forward to now, an owed *on_durable* to within 100 ms.
+        Alarm events pull the commit forward to now, an owed *on_durable* to *within_s*.
         """
         ...
 

@@ -5,7 +5,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import paho.mqtt.client as paho
@@ -18,6 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import Clock
 from agent.links.mqtt_inbox import Inbox
+from agent.links.mqtt_peer import MAX_PACKET, Listening, Peer, Will
 from agent.links.names import Lookup
 
 log = structlog.get_logger()
@@ -37,34 +37,6 @@ _WILL_DELAY_S: Final = 10
 
 class Refused(PermanentError):
     """The broker will never take this message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker says for us when we are gone without goodbye."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The broker, and who we are to it."""
-
-    host: str
-    port: int
-    client_id: str
-    tls: ssl.SSLContext | None = None
-    user: str | None = None
-    password: str | None = None
-    keepalive_s: float = 30.0
-    window: int = 100
-    ack_timeout_s: float = 20.0
-
-    @property
-    def where(self) -> str:
-        """The broker in messages."""
-        return f"broker {self.host}:{self.port}"
 
 
 class _Client(paho.Client):
@@ -98,12 +70,22 @@ class MqttLink:
         v5: Protocol of this connection; False after a broker that knows only 3.1.1.
         window: Messages that may be under way: the smaller of ours and the broker's.
         inbox: What this connection listens to.
+        resumed: The broker has kept our session: its subscriptions and what came meanwhile.
     """
 
     def __init__(
-        self, peer: Peer, will: Will | None, lookup: Lookup, clock: Clock, *, v5: bool
+        self,
+        peer: Peer,
+        will: Will | None,
+        lookup: Lookup,
+        clock: Clock,
+        *,
+        v5: bool,
+        listening: Listening | None = None,
     ) -> None:
         self._peer, self._will, self._lookup, self._clock = peer, will, lookup, clock
+        self._listening = listening
+        self.resumed = self._paused = False
         self.v5, self.window = v5, peer.window
         self._max_packet = 268_435_455
 
@@ -128,10 +110,13 @@ class MqttLink:
     async def _connect(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[str] = self._loop.create_future()
-        self._accepted: asyncio.Future[tuple[ReasonCode, Any]] = self._loop.create_future()
+        self._accepted: asyncio.Future[tuple[ReasonCode, Any, bool]] = self._loop.create_future()
         self._flying: dict[int, tuple[asyncio.Future[ReasonCode], float]] = {}
         self._client = client = self._make()
-        self.inbox = Inbox(client, self._peer.where, v5=self.v5)
+        listening = self._listening
+        take = listening.take if listening else None
+        self.inbox = Inbox(client, self._peer.where, v5=self.v5, take=take)
+        self.inbox.receipts.on_paid = self._go_on
         try:
             async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                 client.address = await self._lookup.address()
@@ -141,7 +126,7 @@ class MqttLink:
         self._attach()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                reason, properties = await self._accepted
+                reason, properties, self.resumed = await self._accepted
         except TimeoutError as e:
             self._close()
             raise self._error("no answer to CONNECT", "E402") from e
@@ -159,7 +144,7 @@ class MqttLink:
             CallbackAPIVersion.VERSION2,
             client_id=peer.client_id,
             protocol=paho.MQTTv5 if self.v5 else paho.MQTTv311,
-            clean_session=None if self.v5 else True,
+            clean_session=None if self.v5 else self._clean,
             reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(65535)
@@ -180,10 +165,16 @@ class MqttLink:
 
     def _dial(self) -> None:
         """TCP, TLS and the CONNECT packet: blocking, in a thread of its own."""
-        clean: dict[str, Any] = {"clean_start": True} if self.v5 else {}
+        asked: dict[str, Any] = {}
+        if self.v5:
+            asked = {"clean_start": self._clean, "properties": _session(self._listening)}
         self._client.connect(
-            self._peer.host, self._peer.port, max(1, round(self._peer.keepalive_s)), **clean
+            self._peer.host, self._peer.port, max(1, round(self._peer.keepalive_s)), **asked
         )
+
+    @property
+    def _clean(self) -> bool:
+        return self._listening is None or not self._listening.session_s
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         done: asyncio.Future[None] = self._loop.create_future()
@@ -231,7 +222,27 @@ class MqttLink:
         client = self._client
         client.loop_read()
         while isinstance(self._sock, ssl.SSLSocket) and client.socket() and self._sock.pending():
+            if self._full():
+                break
             client.loop_read()
+        if self._full() and not self._paused and client.socket():
+            self._paused = True
+            self._loop.remove_reader(self._sock)
+
+    def _full(self) -> bool:
+        """Has more come than we take without acknowledging: a flood waits in the network."""
+        return self._listening is not None and len(self.inbox.receipts) > self._listening.receive
+
+    def _go_on(self) -> None:
+        """Read again, when half of what came has been acknowledged."""
+        listening = self._listening
+        if not self._paused or listening is None or self._client.socket() is None:
+            return
+        if len(self.inbox.receipts) <= listening.receive // 2:
+            self._paused = False
+            self._loop.add_reader(self._sock, self._read)
+            if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                self._loop.call_soon(self._read)
 
     def _detach(self) -> None:
         self._loop.remove_reader(self._sock)
@@ -262,9 +273,9 @@ class MqttLink:
 
     # Callbacks of paho: on the loop, and never raising (an exception inside paho is a silent end)
 
-    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, properties: Any) -> None:
+    def _on_connect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, p: Any) -> None:
         if not self._accepted.done():
-            self._accepted.set_result((reason, properties))
+            self._accepted.set_result((reason, p, bool(flags.session_present)))
 
     def _on_disconnect(self, c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._loop.call_soon_threadsafe(self._ended, c, str(reason))
@@ -300,6 +311,11 @@ class MqttLink:
         if not self._gone.done():
             self._client.publish(topic, payload, 1, True)
 
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 0, without knowing whether it arrives."""
+        if not self._gone.done():
+            self._client.publish(topic, payload, 0)
+
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, properties: Any = None
     ) -> None:
@@ -326,6 +342,17 @@ class MqttLink:
 
 class _VersionRefusedError(Exception):
     """The broker does not speak this version of MQTT."""
+
+
+def _session(listening: Listening | None) -> Any:
+    """CONNECT properties (MQTT 5, 3.1.2.11): what the broker keeps, and how much it may send."""
+    if listening is None:
+        return None
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = min(round(listening.session_s), 0xFFFFFFFE)
+    properties.ReceiveMaximum = listening.receive
+    properties.MaximumPacketSize = MAX_PACKET
+    return properties
 
 
 def content_type(kind: str) -> Any:

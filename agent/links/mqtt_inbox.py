@@ -1,51 +1,50 @@
 """What a connection listens to: subscriptions, and the messages that they bring."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import paho.mqtt.client as paho
 import structlog
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.core.errors import PermanentError, TransientError
+from agent.links.mqtt_peer import Incoming, Take
+from agent.links.mqtt_receipts import Receipts
 
 log = structlog.get_logger()
 
 SUBACK_WITHIN_S: Final = 10.0
 
+_MANY: Final = 100
+"""Topic filters in one packet."""
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A message from the broker.
-
-    Attributes:
-        retained: It lay at the broker; on MQTT 5 also: it was published to lie there.
-        response_topic, correlation: Where an answer shall go, and what shall be with it (MQTT 5).
-    """
-
-    topic: str
-    payload: bytes
-    retained: bool
-    response_topic: str | None = None
-    correlation: bytes | None = None
-
+_DEFECTS: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 Handler = Callable[[Incoming], None]
 """Takes a message while the socket is read: it does not wait, and a defect in it is only logged."""
 
 
 class Inbox:
-    """The subscriptions of one connection, each with its handler."""
+    """The subscriptions of one connection, each with its handler, or *take* for all of them.
 
-    def __init__(self, client: paho.Client, where: str, *, v5: bool) -> None:
-        self._client, self._where, self._v5 = client, where, v5
+    Attributes:
+        receipts: What was taken and is not yet acknowledged; empty where paho acknowledges.
+    """
+
+    def __init__(
+        self, client: paho.Client, where: str, *, v5: bool, take: Take | None = None
+    ) -> None:
+        self._client, self._where, self._v5, self._take = client, where, v5, take
         self._handlers: list[tuple[str, Handler]] = []
         self._open: dict[int, asyncio.Future[list[ReasonCode]]] = {}
+        self.receipts = Receipts(lambda mid: client.ack(mid, 1))
+        client.manual_ack_set(take is not None)
         client.on_message = self._on_message
-        client.on_subscribe = self._on_subscribe
+        client.on_subscribe = self._on_answer
+        client.on_unsubscribe = self._on_answer
 
     async def subscribe(self, topic_filter: str, handler: Handler) -> None:
         """Listen at QoS 1; returns when the broker has agreed.
@@ -53,32 +52,59 @@ class Inbox:
         Raises `PermanentError` when it does not allow it, `TransientError` when it says nothing.
         """
         self._handlers.append((topic_filter, handler))
+        refused = await self._subscribe([topic_filter], 1, as_published=True)
+        for reason in refused.values():
+            raise self._refused(topic_filter, reason)
+
+    async def listen(self, filters: Sequence[str], qos: int) -> dict[str, str]:
+        """Listen to *filters*; of those that the broker refuses, why it does."""
+        refused: dict[str, str] = {}
+        for i in range(0, len(filters), _MANY):
+            refused |= await self._subscribe(filters[i : i + _MANY], qos, as_published=False)
+        return refused
+
+    async def leave(self, filters: Sequence[str]) -> None:
+        """Listen to *filters* no longer."""
+        for i in range(0, len(filters), _MANY):
+            code, mid = self._client.unsubscribe(list(filters[i : i + _MANY]))
+            await self._answer(code, mid, "UNSUBSCRIBE")
+
+    async def _subscribe(
+        self, filters: Sequence[str], qos: int, *, as_published: bool
+    ) -> dict[str, str]:
         if self._v5:
-            options = SubscribeOptions(qos=1, retainAsPublished=True)
-            code, mid = self._client.subscribe(topic_filter, options=options)
+            options = SubscribeOptions(qos=qos, retainAsPublished=as_published)
+            code, mid = self._client.subscribe([(f, options) for f in filters])
         else:
-            code, mid = self._client.subscribe(topic_filter, 1)
-        if code != paho.MQTT_ERR_SUCCESS or mid is None:
+            code, mid = self._client.subscribe([(f, qos) for f in filters])
+        reasons = await self._answer(code, mid, "SUBSCRIBE")
+        return {f: str(r) for f, r in zip(filters, reasons, strict=False) if r.is_failure}
+
+    async def _answer(self, code: MQTTErrorCode, mid: int | None, what: str) -> list[ReasonCode]:
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise TransientError("connection lost", where=self._where, code="E404")
         answer = asyncio.get_running_loop().create_future()
         self._open[mid] = answer
         try:
             async with asyncio.timeout(SUBACK_WITHIN_S):
-                reasons = await answer
+                reasons: list[ReasonCode] = await answer
         except TimeoutError as e:
-            raise TransientError("no answer to SUBSCRIBE", where=self._where, code="E407") from e
+            raise TransientError(f"no answer to {what}", where=self._where, code="E407") from e
         finally:
             self._open.pop(mid, None)
-        if any(r.is_failure for r in reasons):
-            raise PermanentError(
-                f"the broker does not let us listen to {topic_filter}: {reasons[0]}",
-                where=self._where,
-                fix="Allow the agent this topic at the broker.",
-                code="E413",
-            )
+        return reasons
+
+    def _refused(self, topic_filter: str, reason: str) -> PermanentError:
+        return PermanentError(
+            f"the broker does not let us listen to {topic_filter}: {reason}",
+            where=self._where,
+            fix="Allow the agent this topic at the broker.",
+            code="E413",
+        )
 
     def lose(self) -> None:
-        """The connection is gone: nobody waits any longer."""
+        """The connection is gone: nobody waits any longer, and nothing is acknowledged."""
+        self.receipts.lose()
         for future in self._open.values():
             if not future.done():
                 error = TransientError("connection lost", where=self._where, code="E404")
@@ -86,16 +112,19 @@ class Inbox:
 
     # Callbacks of paho: on the loop, and never raising
 
-    def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: Any, _p: Any) -> None:
+    def _on_answer(self, _c: Any, _u: Any, mid: int, reasons: Any, _p: Any) -> None:
         future = self._open.get(mid)
         if future is not None and not future.done():
             future.set_result(list(reasons))
 
     def _on_message(self, _c: Any, _u: Any, m: paho.MQTTMessage) -> None:
+        paid = None if self._take is None else self.receipts.take(m.mid if m.qos else 0)
         try:
             topic = m.topic
-        except UnicodeDecodeError:
-            return  # no topic of anybody who keeps to MQTT
+        except UnicodeDecodeError:  # no topic of anybody who keeps to MQTT
+            if paid is not None:
+                paid.settle()
+            return
         p: Any = m.properties
         incoming = Incoming(
             topic,
@@ -104,9 +133,16 @@ class Inbox:
             getattr(p, "ResponseTopic", None),
             getattr(p, "CorrelationData", None),
         )
+        if self._take is not None and paid is not None:
+            self._hand_over(lambda: self._take(incoming, paid), topic)  # type: ignore[misc]
+            paid.settle()
+            return
         for topic_filter, handler in self._handlers:
             if paho.topic_matches_sub(topic_filter, topic):
-                try:
-                    handler(incoming)
-                except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-                    log.exception("mqtt.defect", topic=topic)
+                self._hand_over(lambda h=handler: h(incoming), topic)  # type: ignore[misc]
+
+    def _hand_over(self, work: Callable[[], None], topic: str) -> None:
+        try:
+            work()
+        except _DEFECTS:
+            log.exception("mqtt.defect", topic=topic)

@@ -8,7 +8,7 @@ from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm
 from agent.core.batch import Batch, in_time, range_checked
 from agent.core.derive import SUFFIX, Derived
 from agent.core.history import History
-from agent.core.ports import Clock, Journal, StateStore, Stored
+from agent.core.ports import OWED_S, Clock, Journal, StateStore, Stored
 from agent.core.stats import Stats
 from agent.core.tag import TagSet
 from agent.core.texts import Texts
@@ -103,39 +103,57 @@ class Pipeline:
         bad = self._wiring.bad_after_ns is not None and name == bad_alarm(tag)
         return bad and tag.partition("/")[0] in devices
 
-    def emit(self, batch: Batch, *, on_durable: Callable[[], None] | None = None) -> None:
-        """Take a batch from a source or a model (port `Emit`)."""
+    def emit(
+        self,
+        batch: Batch,
+        *,
+        on_durable: Callable[[], None] | None = None,
+        within_s: float = OWED_S,
+    ) -> None:
+        """Take a batch from a source or a model (port `Emit`).
+
+        Late rows are kept and sent, as history; nothing that was seen before is judged again.
+        """
         step_s = self._clock.check_step()
         if step_s:
             self._stepped(step_s)
         if not len(batch):
             return
         batch = self.override(range_checked(batch))
-        derived = self.derivation.run(in_time(batch))
+        now = in_time(batch)
+        derived = self.derivation.run(now) if len(now) else None
         taken = [(batch, self._into_ring(batch))]
         if derived is not None:
             derived = self.override(derived)
             taken.append((derived, self._into_ring(derived)))
         for one, channel in taken:
-            current = in_time(one)
-            events = channel.alarms.scan(current.t, current.v, current.q, self.derivation.gate)
-            self._offer(self._journal.put(one, on_durable=on_durable))
-            on_durable = None
-            if events:
-                self.alarms.take(events)
+            self._judge(one, channel, on_durable if one is batch else None, within_s)
         for one, channel in taken:
-            if self.arrivals is not None and channel.history is not None:
-                self.arrivals.arrived(one, channel.history)
+            now = in_time(one)
+            if self.arrivals is not None and channel.history is not None and len(now):
+                self.arrivals.arrived(now, channel.history)
+
+    def _judge(
+        self, one: Batch, channel: Channel, on_durable: Callable[[], None] | None, within_s: float
+    ) -> None:
+        """Journal the batch, offer it to the sinks, and see which alarms it changes."""
+        now = in_time(one)
+        events = channel.alarms.scan(now.t, now.v, now.q, self.derivation.gate) if len(now) else []
+        self._offer(self._journal.put(one, on_durable=on_durable, within_s=within_s))
+        if events:
+            self.alarms.take(events)
 
     def _into_ring(self, batch: Batch) -> Channel:
         """The channel of *batch*, its rows at the end of its ring."""
         channel = self.channels.get(batch.stream)
         if channel is None or channel.tags is not batch.tags:
             channel = self._open(batch.stream, batch.tags)
-        channel.latest = batch
         self._stats.add("pipeline.rows", len(batch))
+        now = in_time(batch)
+        if len(now):
+            channel.latest = now
         if channel.history is not None:
-            channel.history.append(batch)
+            channel.history.append(now)
         return channel
 
     def _open(self, stream: str, tags: TagSet) -> Channel:

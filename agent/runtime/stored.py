@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.batch import in_time
 from agent.core.history import History
 from agent.core.ports import Journal
 from agent.core.window import CountWindow, Cut, GridWindow, due, last_rows, sample_and_hold
@@ -52,7 +53,8 @@ async def _parts(journal: Journal, plan: InstancePlan) -> list[Part] | None:
     for stream, columns in plan.parts:
         names = plan.inputs[at : at + len(columns)]
         at += len(columns)
-        rows = await journal.read(stream, _depth(plan))
+        read = await journal.read(stream, _depth(plan))
+        rows = None if read is None else in_time(read)
         if rows is None or any(name not in rows.tags.column for name in names):
             return None
         history = History(rows.tags, len(rows))

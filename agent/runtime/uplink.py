@@ -87,12 +87,13 @@ class Uplink:
         """A record was put into the journal: send it now if there is a connection and room.
 
         An alarm waits its turn behind those that are owed: raised never overtakes cleared. Only
-        one that is not on disk goes at once, for it can not be read from there.
+        one that is not on disk goes at once, for it can not be read from there. Late rows are
+        history, and go that way: the live lane never steps back in time.
         """
         alarm = stored.lane is Lane.ALARM
         queue = self._urgent if alarm else self._live
         after = alarm and self._alarms_behind and stored.durable
-        if not self.connected or after or len(queue) >= LIVE_BOUND:
+        if not self.connected or after or len(queue) >= LIVE_BOUND or _late(stored):
             self._leave(stored)
             return
         for one in _rows(stored):
@@ -266,6 +267,12 @@ class Uplink:
 
 def _key(stored: Stored) -> Key:
     return (stored.stream, stored.epoch, stored.last)
+
+
+def _late(stored: Stored) -> bool:
+    """Rows older than one seen before. Without a disk they go live: there is no other way."""
+    late = stored.record.late if isinstance(stored.record, Batch) else None
+    return late is not None and bool(late.any()) and stored.durable
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> BaseException:

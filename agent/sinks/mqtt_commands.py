@@ -8,7 +8,7 @@ from agent.config.base import Context
 from agent.core.errors import PermanentError
 from agent.core.requests import Request
 from agent.links.mqtt import MqttLink, reply_to
-from agent.links.mqtt_inbox import Incoming
+from agent.links.mqtt_peer import Incoming
 
 _LONGEST: Final = 512
 """Characters of a response topic."""

@@ -1,99 +1,41 @@
 """MQTT with the JSON contract: what SCADA, MES and historians subscribe to."""
 
-import re
-import ssl
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import structlog
-from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from agent.codecs import json
-from agent.config.base import Context, Number, Seconds, Secret, Section
+from agent.config.base import Context, Number, Seconds
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.ports import Lane, Rejected, Stored
 from agent.core.requests import Request
 from agent.core.tag import TagSet
-from agent.links.mqtt import MqttLink, Peer, Refused, Will, content_type
+from agent.links.mqtt import MqttLink, Refused, content_type
+from agent.links.mqtt_broker import BrokerSection
+from agent.links.mqtt_peer import Will
 from agent.links.names import Lookup
 from agent.sinks.mqtt_commands import CommandListener
 
 log = structlog.get_logger()
 
-_CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
-
-class MqttJsonConfig(Section):
+class MqttJsonConfig(BrokerSection):
     """A broker that gets the JSON contract."""
 
     takes_commands: ClassVar[bool] = True
     type: Literal["mqtt_json"]
-    connect: str
-    user: str | None = None
-    password: Secret | None = None
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    client_id: str | None = None
     window: int = Field(100, ge=1, le=1000)
     report: Literal["all", "change"] = "all"
     history_rate: Number = Field(10.0, gt=0)
-    keepalive_s: Seconds = Field(30.0, alias="keepalive", ge=1)
     ack_timeout_s: Seconds = Field(20.0, alias="ack_timeout", ge=1)
-
-    @field_validator("connect")
-    @classmethod
-    def _is_broker(cls, value: str) -> str:
-        if not _CONNECT.match(value):
-            raise PydanticCustomError(
-                "connect",
-                "`{value}` is no broker",
-                {
-                    "value": value,
-                    "code": "E310",
-                    "fix": 'Write "mqtt://HOST:1883", or "mqtts://HOST:8883" for TLS.',
-                },
-            )
-        return value
 
     def build(self, name: str, ctx: Context) -> "MqttJsonSink":
         """The sink of this broker."""
         return MqttJsonSink(name, self, ctx)
-
-    def peer(self, name: str, ctx: Context) -> Peer:
-        """The broker with its secrets read; raises `ConfigError` when one cannot be."""
-        found = _CONNECT.match(self.connect)
-        if found is None:
-            raise ValueError(self.connect)
-        return Peer(
-            host=found[2].strip("[]"),
-            port=int(found[3] or _PORTS[found[1]]),
-            client_id=self.client_id or f"{ctx.gateway}-{name}",
-            tls=self._tls() if found[1] == "mqtts" else None,
-            user=self.user,
-            password=None if self.password is None else self.password.read(),
-            keepalive_s=self.keepalive_s,
-            window=self.window,
-            ack_timeout_s=self.ack_timeout_s,
-        )
-
-    def _tls(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
-        except (OSError, ssl.SSLError) as e:
-            raise PermanentError(
-                f"the certificate files cannot be read ({e.strerror or e})",
-                where=f"ca {self.ca}, cert {self.cert}, key {self.key}",
-                fix="Check the paths, and that the user edge-agent may read them.",
-                code="E420",
-            ) from e
-        return context
 
 
 class MqttJsonSink:
@@ -119,7 +61,12 @@ class MqttJsonSink:
         return self._link.window
 
     async def __aenter__(self) -> Self:
-        peer = self._config.peer(self._name, self._ctx)
+        config = self._config
+        peer = config.peer(
+            f"{self._ctx.gateway}-{self._name}",
+            window=config.window,
+            ack_timeout_s=config.ack_timeout_s,
+        )
         self._lookup = self._lookup or Lookup(peer.host)
         will = Will(f"{self._ctx.root}/_status", json.status(False, self._since_ns, self._facts))
         link = MqttLink(peer, will, self._lookup, self._ctx.clock, v5=self._v5)

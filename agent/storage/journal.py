@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 import structlog
 
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
-from agent.core.ports import Clock, Lane, Record, Stored
+from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
 from agent.storage.database import Found
@@ -30,9 +30,6 @@ from agent.storage.state import SqlState
 from agent.storage.writer import Commit, Writer
 
 log = structlog.get_logger()
-
-_OWED_S: Final = 0.1
-"""A commit somebody waits for comes within this time, s."""
 
 
 class SqlJournal:
@@ -73,7 +70,13 @@ class SqlJournal:
     def durable(self) -> bool:
         return self._durable
 
-    def put(self, record: Record, *, on_durable: Callable[[], None] | None = None) -> Stored:
+    def put(
+        self,
+        record: Record,
+        *,
+        on_durable: Callable[[], None] | None = None,
+        within_s: float = OWED_S,
+    ) -> Stored:
         ledger = self._ledger
         if isinstance(record, AlarmEvent):
             stream, n, lane, t_ns = ALARMS, 1, Lane.ALARM, record.t_ns
@@ -105,7 +108,7 @@ class SqlJournal:
         if lane is Lane.ALARM:
             self.writer.pull(0.0)
         elif on_durable is not None:
-            self.writer.pull(_OWED_S)
+            self.writer.pull(within_s)
         return stored
 
     async def flush(self) -> None:

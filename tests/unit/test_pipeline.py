@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 
 import numpy as np
 
@@ -86,6 +87,29 @@ async def test_every_row_is_journalled_offered_and_seen_by_models(tmp_path):
         assert [n for _, n in pipeline.arrivals.rows] == [1, 2, 3, 3, 3, 3]
         assert out.offered[-1].record.q.tolist() == [[84, 192]]
         assert pipeline.channels["pump"].latest.v[0, 0] == 99
+
+
+async def test_late_rows_are_kept_and_sent_but_change_nothing(tmp_path):
+    """A row older than one already seen goes to journal and sinks; ring, alarms, models and the
+    latest value stay as they are.
+    """
+    async with running(tmp_path) as (pipeline, out):
+        pipeline.emit(row(PUMP, [10, 20], 5))
+        pipeline.emit(replace(row(PUMP, [11, 99], 3), late=np.array([True])))
+        mixed = np.array([4, 6]) * S
+        pipeline.emit(
+            Batch("pump", PUMP, mixed, np.array([[1.0, 99], [12, 20]]),
+                  np.full((2, 2), 192, np.uint8), late=np.array([True, False]))
+        )  # fmt: skip
+        await pipeline._journal.flush()
+        assert pipeline.channels["pump"].history.view(9)[0].tolist() == [5 * S, 6 * S]
+        assert pipeline.channels["pump"].latest.v.tolist() == [[12, 20]]
+        assert pipeline.arrivals.rows == [(1, 1), (1, 2)]
+        assert out.alarms() == []
+        assert [(s.first, s.last) for s in out.offered] == [(1, 1), (2, 2), (3, 4)]
+        kept = await pipeline._journal.read("pump", 9)
+        assert kept.t.tolist() == [5 * S, 3 * S, 4 * S, 6 * S]
+        assert kept.late.tolist() == [False, True, True, False]
 
 
 async def test_an_alarm_is_sent_when_it_is_on_disk(tmp_path):

@@ -89,11 +89,12 @@ class Bench:
             facts=lambda: dict(self.facts), alarms=lambda: self.active,
         )  # fmt: skip
 
-    def put(self, value=1.0, tags=TAGS, n=1):
+    def put(self, value=1.0, tags=TAGS, n=1, *, late=False):
         self.t += 1
         batch = Batch(
             "p", tags, np.arange(self.t, self.t + n) * 10**9,
             np.full((n, 1), float(value)), np.full((n, 1), 192, np.uint8),
+            late=np.full(n, True) if late else None,
         )  # fmt: skip
         self.t += n - 1
         self.uplink.offer(self.journal.put(batch))
@@ -194,6 +195,23 @@ async def test_what_was_missed_comes_in_order_beside_live_rows(tmp_path):
         history = b.far.rows("history")
         assert [f for f, _ in history] == [1, *(last + 1 for _, last in history[:-1])]
         assert history[-1][1] == 1500
+
+
+@pytest.mark.parametrize("thin", [False, True])
+async def test_late_rows_go_as_history(tmp_path, thin):
+    """The live lane never steps back in time; a message that covers rows held back by the report
+    filter never covers a late one that nobody has sent.
+    """
+    async with bench(tmp_path, thin=thin) as b, b.connected():
+        b.put()
+        b.put()
+        b.put(late=True)
+        b.put()
+        b.uplink.finish()
+        await b.caught_up()
+        sent = [n for first, last in b.far.rows("history") for n in range(first, last + 1)]
+        assert sent == ([2, 3] if thin else [3])
+        assert (4, 4) in b.far.rows("live")
 
 
 async def test_alarms_overtake_rows_but_never_each_other(tmp_path):

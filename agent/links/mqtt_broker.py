@@ -1,0 +1,76 @@
+"""A broker as the file writes it, the same for what we publish and what we listen to."""
+
+import re
+import ssl
+from typing import Any, Final
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from agent.config.base import Seconds, Secret, Section
+from agent.core.errors import PermanentError
+from agent.links.mqtt_peer import Peer
+
+_CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+
+class BrokerSection(Section):
+    """Where a broker is, who we are to it, and how it proves who it is."""
+
+    connect: str
+    user: str | None = None
+    password: Secret | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    client_id: str | None = None
+    keepalive_s: Seconds = Field(30.0, alias="keepalive", ge=1)
+
+    @field_validator("connect")
+    @classmethod
+    def _is_broker(cls, value: str) -> str:
+        if not _CONNECT.match(value):
+            raise PydanticCustomError(
+                "connect",
+                "`{value}` is no broker",
+                {
+                    "value": value,
+                    "code": "E310",
+                    "fix": 'Write "mqtt://HOST:1883", or "mqtts://HOST:8883" for TLS.',
+                },
+            )
+        return value
+
+    def peer(self, client_id: str, **more: Any) -> Peer:
+        """The broker with its secrets read; raises `ConfigError` when one cannot be.
+
+        *client_id* is for a file that gives none.
+        """
+        found = _CONNECT.match(self.connect)
+        if found is None:
+            raise ValueError(self.connect)
+        return Peer(
+            host=found[2].strip("[]"),
+            port=int(found[3] or _PORTS[found[1]]),
+            client_id=self.client_id or client_id,
+            tls=self._tls() if found[1] == "mqtts" else None,
+            user=self.user,
+            password=None if self.password is None else self.password.read(),
+            keepalive_s=self.keepalive_s,
+            **more,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except (OSError, ssl.SSLError) as e:
+            raise PermanentError(
+                f"the certificate files cannot be read ({e.strerror or e})",
+                where=f"ca {self.ca}, cert {self.cert}, key {self.key}",
+                fix="Check the paths, and that the user edge-agent may read them.",
+                code="E420",
+            ) from e
+        return context
