@@ -1,7 +1,9 @@
 """A broker as the file writes it, the same for what we publish and what we listen to."""
 
 import re
+import secrets
 import ssl
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import Field, field_validator
@@ -60,6 +62,10 @@ class BrokerSection(Section):
             keepalive_s=self.keepalive_s,
             **more,
         )
+
+    def anonymous(self, peer: Peer) -> Peer:
+        """The same broker under a client id that nobody else has: no session is taken over."""
+        return replace(peer, client_id=f"{peer.client_id}-{secrets.token_hex(4)}")
 
     def _tls(self) -> ssl.SSLContext:
         try:

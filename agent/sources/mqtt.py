@@ -1,0 +1,249 @@
+"""MQTT as a source: what machines publish becomes rows, acknowledged when they are on disk."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import structlog
+from pydantic import Field, model_validator
+
+from agent.config.base import Context, Name, Seconds, refuse
+from agent.core.batch import Batch
+from agent.core.errors import AgentError, PermanentError, TransientError
+from agent.core.ports import OWED_S, Emit
+from agent.core.tag import Tag, TagSet
+from agent.links.mqtt import MqttLink
+from agent.links.mqtt_broker import BrokerSection
+from agent.links.mqtt_peer import Incoming, Listening, Receipt
+from agent.links.names import Lookup
+from agent.sources.mqtt_check import refusals
+from agent.sources.mqtt_feed import Feed
+from agent.sources.mqtt_sparkplug import SparkplugFeed
+from agent.sources.mqtt_tags import MqttTag, TimeSection
+from agent.sources.mqtt_topics import Topic
+
+log = structlog.get_logger()
+
+NAMESPACE: Final = "mqtt"
+"""Where the filters are kept that the broker remembers for us."""
+
+_RETRY_S: Final = 30.0
+"""Longest pause between two tries to connect."""
+
+
+class MqttConfig(BrokerSection):
+    """Machines that publish to one broker: topics, and how tags stand in their messages."""
+
+    type: Literal["mqtt"]
+    topic: Topic | None = None
+    each: dict[Name, list[Name]] = Field(default_factory=dict)
+    format: Literal["json", "plain", "csv", "sparkplug"] = "json"
+    time: TimeSection | None = None
+    delimiter: Literal[",", ";", "tab"] = ","
+    decimal: Literal[".", ","] = "."
+    protocol: Literal["auto", "3.1.1"] = "auto"
+    qos: Literal[0, 1] = 1
+    share: Name | None = None
+    session_s: Seconds = Field(86400.0, alias="session", ge=0)
+    window: int = Field(20, ge=2, le=1000)
+    stale_after_s: Seconds | None = Field(None, alias="stale_after", ge=0.1)
+    rebirth: Literal["ask", "never"] | None = None
+    tags: dict[Name, MqttTag] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _holds(self) -> "MqttConfig":
+        refuse(refusals(self))
+        return self
+
+    @property
+    def t_by(self) -> Literal["agent", "device"]:
+        """Whose clock the rows go by."""
+        own = self.time is not None or self.format == "sparkplug"
+        return "device" if own else "agent"
+
+    def stream_names(self, device: str) -> dict[str, str]:
+        """What stands for ``{name}`` (empty without one) -> the stream."""
+        values = next(iter(self.each.values()), [])
+        return {v: f"{device}~{v}" for v in values} if self.each else {"": device}
+
+    def tag_sets(self, device: str) -> dict[str, TagSet]:
+        """Stream -> its tags: ``hall/temp``, or ``hall/press1.temp`` of ``hall~press1``."""
+        return {
+            stream: TagSet(tuple(self._tags(f"{device}/{key}." if key else f"{device}/")))
+            for key, stream in self.stream_names(device).items()
+        }
+
+    def _tags(self, prefix: str) -> list[Tag]:
+        return [tag.described(f"{prefix}{name}") for name, tag in self.tags.items()]
+
+    def origin(self, short: str) -> dict[str, Any]:
+        """Where a tag comes from."""
+        keys = [f"{k}." if k else "" for k in self.stream_names("")]
+        key = next(k for k in keys if short.startswith(k) and short[len(k) :] in self.tags)
+        tag = self.tags[short[len(key) :]]
+        place = {
+            "json": f"path {'.'.join(tag.path or ())}",
+            "csv": f"column {tag.column}",
+            "sparkplug": f"metric {tag.metric}",
+            "plain": "the whole payload",
+        }
+        return {
+            "connect": self.connect,
+            "address": tag.topic or self.topic,
+            "request": f"subscribed at QoS {self.qos}",
+            "decoded": f"{self.format}, {place[self.format]}, {tag.as_}, "
+            f"x {tag.scale:g} + {tag.offset:g}",
+        }
+
+    def build(self, name: str, ctx: Context) -> "MqttSource":
+        """The source of these machines."""
+        return MqttSource(name, self, ctx)
+
+
+class MqttSource:
+    """Port `Source`: one connection with a session that the broker keeps.
+
+    Without a state store (a dry run) nothing is owed and no session is taken from the agent.
+    """
+
+    def __init__(self, name: str, config: MqttConfig, ctx: Context) -> None:
+        self._name, self._config, self._ctx = name, config, ctx
+        self.streams: Mapping[str, TagSet] = config.tag_sets(name)
+        make = SparkplugFeed if config.format == "sparkplug" else Feed
+        self._feed = make(name, config, ctx)
+        self._dry = ctx.state is None
+        self._lookup: Lookup | None = None
+        self._link: MqttLink | None = None
+        self._v5 = config.protocol == "auto"
+        self._connected, self._error = False, "not connected yet"
+        self._since_s = ctx.clock.mono_s()
+        self._emit: Emit
+
+    def facts(self) -> dict[str, Any]:
+        """How the connection is, for the status."""
+        return {
+            "connected": self._connected,
+            "endpoint": self._config.connect,
+            "topics": self._feed.filters(),
+            "last_error": self._error or self._feed.error,
+            "since_s": self._ctx.clock.mono_s() - self._since_s,
+        }
+
+    async def run(self, emit: Emit) -> None:
+        """Listen until cancelled; a lost connection is made again."""
+        self._emit = emit
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._age(), name=f"{self._name}.age")
+                tasks.create_task(self._stay_connected(), name=f"{self._name}.listen")
+        except* AgentError as group:
+            raise _first(group) from group
+
+    async def _stay_connected(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._session()
+            except TransientError as e:
+                attempt = 0 if self._connected else attempt + 1
+                self._turned(connected=False, error=str(e))
+            await asyncio.sleep(random.uniform(0.0, min(_RETRY_S, 0.5 * 2.0 ** min(attempt, 10))))
+
+    async def _session(self) -> None:
+        config = self._config
+        client_id = f"{self._ctx.gateway}-{self._name}"
+        peer = config.peer(client_id)
+        if self._dry:
+            peer = config.anonymous(peer)
+        self._lookup = self._lookup or Lookup(peer.host)
+        session_s = 0.0 if self._dry else config.session_s
+        listening = Listening(self._take, session_s, config.window)
+        link = MqttLink(peer, None, self._lookup, self._ctx.clock, v5=self._v5, listening=listening)
+        self._link = link
+        async with link:
+            self._v5 = link.v5
+            await self._subscribe(link)
+            self._turned(connected=True, error=self._error)
+            await link.lost()
+
+    async def _subscribe(self, link: MqttLink) -> None:
+        """Listen to what the file says, and no longer to what it said before."""
+        share = "" if self._config.share is None or self._dry else f"$share/{self._config.share}/"
+        filters = [f"{share}{f}" for f in self._feed.filters()]
+        state = self._ctx.state
+        old = (state.get(NAMESPACE, self._name) or []) if state is not None else []
+        if state is not None and old != filters:
+            await state.put(
+                NAMESPACE, self._name, [*filters, *(f for f in old if f not in filters)]
+            )
+        refused = await link.inbox.listen(filters, self._config.qos)
+        if gone := [f for f in old if f not in filters]:
+            await link.inbox.leave(gone)
+        if state is not None and gone:
+            await state.put(NAMESPACE, self._name, filters)
+        self._error = ""
+        for topic, why in refused.items():
+            self._error = f"the broker does not let us listen to {topic}: {why}"
+            log.error("topic.refused", device=self._name, topic=topic, reason=why, code="E413")
+        if len(refused) == len(filters):
+            raise PermanentError(
+                self._error, fix="Allow the agent its topics at the broker.", code="E413"
+            )
+
+    def _take(self, message: Incoming, receipt: Receipt) -> None:
+        """Rows out of a message; its acknowledgement waits for their commit."""
+        for batch in self._feed.take(message):
+            self._give(batch, receipt)
+        self._tell()
+
+    def _give(self, batch: Batch, receipt: Receipt) -> None:
+        if self._dry or self._ctx.stats.values.get("journal.durable") == 0.0:
+            self._emit(batch)  # a disk that refuses does not stop the plant: values go live
+            return
+        waiting = 0 if self._link is None else len(self._link.inbox.receipts)
+        half = 2 * waiting >= self._config.window
+        self._emit(batch, on_durable=receipt.owe(), within_s=0.0 if half else OWED_S)
+
+    def _tell(self) -> None:
+        """Publish what the feed has to say: requests for a Sparkplug birth."""
+        if self._link is None or self._dry or not isinstance(self._feed, SparkplugFeed):
+            return
+        for topic, payload in self._feed.requests():
+            self._link.tell(topic, payload)
+
+    async def _age(self) -> None:
+        """Tags that are silent too long become held, then Bad; a dead disk owes nothing."""
+        after_s, clock = self._config.stale_after_s, self._ctx.clock
+        while True:
+            await asyncio.sleep(1.0 if after_s is None else min(1.0, after_s / 4))
+            for rows in self._feed.rows.values() if after_s is not None else ():
+                batch = rows.stale(after_s or 0.0, clock.wall_ns(), clock.mono_s())
+                if batch is not None:
+                    self._feed.count("stale_rows")
+                    self._emit(batch)
+            refused = self._ctx.stats.values.get("journal.durable") == 0.0
+            if refused and self._connected and self._link is not None:
+                self._link.inbox.receipts.settle_all()
+
+    def _turned(self, *, connected: bool, error: str) -> None:
+        """Note, and log once, that the broker was found or lost."""
+        changed = connected != self._connected or error != self._error
+        now_s = self._ctx.clock.mono_s()
+        was_s = round(now_s - self._since_s, 1)
+        if connected != self._connected:
+            self._since_s = now_s
+        self._connected, self._error = connected, error
+        if connected:
+            log.info("broker.found", device=self._name, down_s=was_s)
+        elif changed:
+            log.warning("broker.lost", device=self._name, error=error, up_s=was_s)
+
+
+def _first(group: BaseExceptionGroup[AgentError]) -> AgentError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, AgentError):
+        raise error
+    return error
