@@ -136,7 +136,8 @@ def _number_ns(raw: object, unit_ns: int) -> int:
         return raw * unit_ns
     if not isinstance(raw, float) or not isfinite(raw) or abs(raw) > 1e20:
         raise PayloadError(f"the time {_said(raw)} is no number")
-    return round(raw * unit_ns)
+    whole = int(raw)  # a float has no room for ns: the fraction is scaled by itself
+    return whole * unit_ns + round((raw - whole) * unit_ns)
 
 
 def json_rows(payload: bytes, columns: Columns, when: TimeSection | None) -> list[Row]:
