@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -12,6 +14,8 @@ from agent.runtime.clock import SystemClock
 from agent.storage.db import open_store
 from simulators.agent_process import AgentProcess
 from simulators.broker import Broker, Collector
+from simulators.mqtt_devices import MqttDevices
+from simulators.plant import Plant
 from tests.agents import FarEnd, configure, sink, told
 from tests.mqtt_feeding import publisher
 from tests.tools import until
@@ -105,3 +109,70 @@ async def kept(folder):
     async with open_store(folder / "data", limits, SystemClock(), Stats(), "m") as store:
         batch = await store.journal.read("m1", 10_000)
     return [] if batch is None else batch.v[:, 0].tolist()
+
+
+PUMPS = {"pump": ["pump1", "pump2", "pump3"]}
+
+
+@pytest.mark.parametrize("form", ["json", "sparkplug"])
+async def test_a_pump_house_over_mqtt(tmp_path, form):
+    """The simulated plant, broker to broker, in both forms: what the sensors show is what comes
+    out, with the plant's own times; a Sparkplug death makes it the past.
+    """
+    plant = Plant()
+    section = {
+        "json": {
+            "topic": "plant/{pump}/telemetry",
+            "time": {"path": "ts", "as": "ms"},
+            "tags": {"flow": {"path": "sensors.flow", "unit": "m3/h"}},
+        },
+        "sparkplug": {
+            "format": "sparkplug",
+            "topic": "spBv1.0/plant/+/edge1/{pump}",
+            "tags": {"flow": {"metric": "Sensors/flow", "unit": "m3/h"}},
+        },
+    }[form]
+    with Broker() as field, Broker() as up, Collector(up.url, "edge/#") as out:
+        far = FarEnd(out)
+        section = {"type": "mqtt", "connect": field.url, "each": PUMPS, **section}
+        config = configure(
+            tmp_path,
+            devices={"hall": section},
+            sinks={"up": sink(up.url)},
+            alarms={"dry": {"tag": "hall/pump2.flow", "low": 1e6}},
+        )
+        async with AgentProcess(config) as agent:
+            await told(agent, connected)
+            shown = []
+            with MqttDevices(plant, field.url, form) as devices:
+                births = int(form == "sparkplug")
+                for n in range(5):
+                    plant.advance(1.0)
+                    devices.publish()
+                    shown.append(plant.values[1, 1])
+                    await until(lambda n=n: len(far.rows("hall~pump2")) > n + births, 15)
+            if form == "sparkplug":
+                await told(agent, lambda s: s["tags"]["hall/pump2.flow"]["q"] == "uncertain_last")
+            explained = await agent.ask("explain", tag="hall/pump2.flow")
+            assert {"alarm dry", "sink up"} < set(explained["used_by"])
+            assert section["topic"] == explained["address"]
+            assert far.alarms("dry") == [True]
+        got = [a.values["pump2.flow"] for a in far.rows("hall~pump2")]
+        assert [v for v, q in got if q == "good"][-5:] == shown
+        far.sound()
+
+
+def test_check_and_dry_run(tmp_path):
+    """A dry run takes no session from the agent, and acknowledges nothing of its own."""
+    with Broker() as plant, publisher(plant.url) as p:
+        config = configure(tmp_path, devices={"m1": device(plant.url)})
+        p.publish("plant/m1/data", '{"n": 7, "temp": 1}', 1, retain=True).wait_for_publish(5)
+        told = {}
+        for verb in (["check"], ["dry-run", "--for", "2", "--json"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "agent", *verb, str(config)],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            told[verb[0]] = (done.returncode, done.stdout + done.stderr)
+    assert told["check"][0] == 0, told
+    assert '"value": 7.0' in told["dry-run"][1], told
