@@ -61,6 +61,8 @@ def crosscheck(settings: Settings) -> list[Finding]:
         *_texts(settings),
         *permissions(settings, of_tag),
         *_topics(settings),
+        *_echoes(settings),
+        *_clients(settings),
     ]
 
 
@@ -211,6 +213,37 @@ def _topics(settings: Settings) -> Iterator[Finding]:
             ("gateway", "prefix"),
             "Shorten it.",
         )
+
+
+def _echoes(settings: Settings) -> Iterator[Finding]:
+    """A device that listens to what the agent publishes would make rows of rows for ever."""
+    root = f"{settings.gateway.prefix}/{settings.gateway.id}"
+    for name, device in settings.devices.items():
+        if hasattr(device, "hears") and device.hears(root):
+            yield (
+                "E226",
+                f"`{name}` would hear what the agent itself publishes below {root}",
+                ("devices", name),
+                "Write the topic without wildcards where the agent's own has names.",
+            )
+
+
+def _clients(settings: Settings) -> Iterator[Finding]:
+    """Two connections with one client id throw each other out of the broker for ever."""
+    owner: dict[tuple[str, str], str] = {}
+    for kind, group in (("devices", settings.devices), ("sinks", settings.sinks)):
+        for name, section in group.items():
+            client = getattr(section, "client_id", None)
+            if client is None:
+                continue
+            first = owner.setdefault((getattr(section, "connect", ""), client), name)
+            if first != name:
+                yield (
+                    "E227",
+                    f"`{name}` and `{first}` have the same client id at the same broker",
+                    (kind, name, "client_id"),
+                    "Remove it: the agent gives each connection its own.",
+                )
 
 
 def _known(tags: Collection[str]) -> str:

@@ -21,7 +21,7 @@ from agent.sources.mqtt_check import refusals
 from agent.sources.mqtt_feed import Feed
 from agent.sources.mqtt_sparkplug import SparkplugFeed
 from agent.sources.mqtt_tags import MqttTag, TimeSection
-from agent.sources.mqtt_topics import Topic
+from agent.sources.mqtt_topics import Topic, template
 
 log = structlog.get_logger()
 
@@ -76,6 +76,19 @@ class MqttConfig(BrokerSection):
 
     def _tags(self, prefix: str) -> list[Tag]:
         return [tag.described(f"{prefix}{name}") for name, tag in self.tags.items()]
+
+    def hears(self, root: str) -> bool:
+        """Could a topic below *root* be one of ours?"""
+        top = root.split("/")
+        found = [template(t) for t in {t.topic or self.topic or "" for t in self.tags.values()}]
+        return any(
+            len(t.levels) > len(top)
+            and all(
+                have in ("+", level) or (i == t.place and level in self.each.get(t.name, []))
+                for i, (have, level) in enumerate(zip(t.levels, top, strict=False))
+            )
+            for t in found
+        )
 
     def origin(self, short: str) -> dict[str, Any]:
         """Where a tag comes from."""
@@ -152,8 +165,7 @@ class MqttSource:
 
     async def _session(self) -> None:
         config = self._config
-        client_id = f"{self._ctx.gateway}-{self._name}"
-        peer = config.peer(client_id)
+        peer = config.peer(f"{self._ctx.gateway}:{self._name}")  # no sink's: theirs have a "-"
         if self._dry:
             peer = config.anonymous(peer)
         self._lookup = self._lookup or Lookup(peer.host)

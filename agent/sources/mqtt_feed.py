@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -34,13 +35,18 @@ AHEAD_NS: Final = 3600 * 10**9
 EARLIEST_NS: Final = 946_684_800 * 10**9
 """2000-01-01: a device that says less has never had the time."""
 
+_TOPICS: Final = 1000
+"""Topics of which it is remembered that they are wrong."""
+
+_SAY_AGAIN_S: Final = 60.0
+
 
 class Feed:
     """The streams of one device.
 
     Attributes:
         rows: Stream key (what stands for ``{name}``; empty without one) -> its rows.
-        error: What was wrong with the last message that was; empty when its stream is well again.
+        error: What was wrong with the last message that was; empty when every topic is well again.
     """
 
     def __init__(self, name: str, config: "MqttConfig", ctx: Context) -> None:
@@ -56,6 +62,7 @@ class Feed:
             delimiter = "\t" if config.delimiter == "tab" else config.delimiter
             self._decode = partial(csv_rows, delimiter=delimiter, decimal=config.decimal)
         self._flaws: dict[str, str] = {}
+        self._said_s: dict[str, float] = {}
 
     @property
     def error(self) -> str:
@@ -77,8 +84,7 @@ class Feed:
                 continue
             known = True
             if key not in self.rows:
-                self.flaw(f"?{route.name}", f"`{key:.60}` is not listed under `each: {route.name}`",
-                          message.topic)  # fmt: skip
+                self.flaw(f"`{key:.60}` is not listed under `each: {route.name}`", message.topic)
                 self.count("strangers")
                 continue
             batches.append(self._message(key, columns, message))
@@ -95,7 +101,7 @@ class Feed:
                 self.plausible(t, arrived_ns)
         except PayloadError as e:
             self.count("unusable_messages")
-            self.flaw(key, str(e), message.topic)
+            self.flaw(str(e), message.topic)
             found = [rows.all_bad([i for i, _ in columns], str(e), Quality.BAD_DEVICE)]
             return self.batch(key, found, arrived_ns)
         self.judge(key, found, message.topic)
@@ -107,10 +113,10 @@ class Feed:
         """Say when samples of a stream begin to be Bad, and when they are well again."""
         flawed = next(((i, s) for _, row in found for i, s in row.items() if s.why), None)
         if flawed is None:
-            self._well(key)
+            self._well(topic)
             return
         tag = self.rows[key].tags.tags[flawed[0]].name
-        self.flaw(key, f"{tag}: {flawed[1].why}", topic)
+        self.flaw(f"{tag}: {flawed[1].why}", topic)
 
     def batch(self, key: str, found: list[Row], arrived_ns: int) -> Batch:
         """The batch of the rows *found*, counted."""
@@ -136,9 +142,15 @@ class Feed:
         """Count among the agent's own numbers."""
         self._ctx.stats.add(f"source/{self._name}.{what}", n)
 
-    def flaw(self, key: str, what: str, topic: str) -> None:
-        """Note what is wrong; logged once, until the stream has been well again."""
-        if key not in self._flaws:
+    def flaw(self, what: str, topic: str) -> None:
+        """Note what is wrong with a topic; logged when it begins, at most once a minute each."""
+        if topic not in self._flaws and len(self._flaws) >= _TOPICS:
+            topic = ""
+        now_s = self._ctx.clock.mono_s()
+        if topic not in self._flaws and now_s - self._said_s.get(topic, -inf) > _SAY_AGAIN_S:
+            if len(self._said_s) >= _TOPICS:
+                self._said_s.clear()
+            self._said_s[topic] = now_s
             log.warning(
                 "message.unusable",
                 code="E345",
@@ -147,11 +159,11 @@ class Feed:
                 error=what,
                 fix="Compare the payload with the tag list: docs/mqtt-source.md.",
             )
-        self._flaws[key] = what
+        self._flaws[topic] = what
 
-    def _well(self, key: str) -> None:
-        if self._flaws.pop(key, None) is not None:
-            log.info("message.usable", device=self._name, stream=self.rows[key].stream)
+    def _well(self, topic: str) -> None:
+        if self._flaws.pop(topic, None) is not None:
+            log.debug("message.usable", device=self._name, topic=f"{topic:.200}")
 
 
 def _of_the_past(s: Sample) -> Sample:

@@ -19,8 +19,9 @@ _LAST: Final = int(Quality.UNCERTAIN_LAST)
 class Rows:
     """The columns of one stream as they were last told.
 
-    A row is late when it is older than the newest one of the stream; its other columns are Bad,
-    for nobody has said what they were then.
+    A row is late when its device says that it is older than the newest one of the stream; its
+    other columns are Bad, for nobody has said what they were then. Times that the agent gives are
+    never late: when its clock is set back, rows go on.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class Rows:
         v, q = np.empty((n, k)), np.empty((n, k), np.uint8)
         for r, (own, found) in enumerate(rows):
             at = self._told(arrived_ns) if own is None else own
-            if own is not None:
+            late[r] = own is not None and at < self._newest
+            if own is not None and not late[r]:
                 self._behind = arrived_ns - own
-            t[r], late[r] = at, at < self._newest
-            self._newest = max(self._newest, at)
+            t[r], self._newest = at, max(self._newest, at)
             self._held(v[r], q[r], late=bool(late[r]))
             for i, one in found.items():
                 v[r, i], q[r, i] = self._value(i, one), one.q
@@ -53,8 +54,10 @@ class Rows:
         return Batch(self.stream, self.tags, t, v, q, self._t_by, late=late if late.any() else None)
 
     def _told(self, arrived_ns: int) -> int:
-        """The time of what has none, on the clock that the stream goes by."""
-        return arrived_ns - self._behind if self._t_by == "device" else arrived_ns
+        """The time of what has none, on the clock that the stream goes by, and never before it."""
+        if self._t_by == "agent":
+            return arrived_ns
+        return max(arrived_ns - self._behind, self._newest)
 
     def _held(self, v: NDArray[np.float64], q: NDArray[np.uint8], *, late: bool) -> None:
         if late:
@@ -70,7 +73,7 @@ class Rows:
 
     def _take(self, i: int, at: int, value: float, q: int, now_s: float) -> None:
         self._seen_s[i] = now_s
-        if at >= self._t[i]:
+        if at >= self._t[i] or self._t_by == "agent":
             self._v[i], self._q[i], self._t[i] = value, q, at
 
     def all_bad(self, columns: Sequence[int], why: str, q: Quality) -> Row:
@@ -111,6 +114,6 @@ class Rows:
             self._v[columns] = np.nan
         row = {i: Sample(float(self._v[i]), int(q)) for i in columns.tolist()}
         seen_s = self._seen_s.copy()
-        found = self.batch([(None, row)], max(arrived_ns, self._newest + self._behind), now_s)
+        found = self.batch([(None, row)], arrived_ns, now_s)
         self._seen_s = seen_s
         return found

@@ -93,7 +93,7 @@ class SparkplugFeed(Feed):
                 self.plausible(t, arrived_ns)
         except (BadPayload, PayloadError) as e:
             self.count("unusable_messages")
-            self.flaw(f"?{node}" if key is None else key, str(e), message.topic)
+            self.flaw(str(e), message.topic)
             if key is None:
                 return []
             columns = list(range(len(self._columns)))

@@ -176,6 +176,25 @@ def test_what_is_told_without_a_time_goes_by_the_clock_of_the_device(tmp_path):
     assert good.late is None
 
 
+def test_a_clock_that_is_set_back_makes_nothing_late(tmp_path):
+    """Times of the arrival are the gateway's: after a step rows go on, as those of any device."""
+    f = feed(tmp_path, topic="t", tags=TAGS)
+    one(f, "t", {"x": {"a": 1, "b": 1}})
+    f._ctx.clock.now_ns -= 3600 * S
+    (batch,) = take(f, "t", {"x": {"a": 2}})
+    assert (batch.late, batch.t[0]) == (None, NOW - 3600 * S)
+    assert one(f, "t", {"x": {"b": 2}}) == {"a": (2.0, 68), "b": (2.0, 192)}
+
+
+def test_good_and_bad_in_turn_do_not_fill_the_log(tmp_path, capsys):
+    """A topic is complained of once a minute at most; the count has every message."""
+    f = feed(tmp_path, topic="t/+", tags={"a": {"path": "a"}})
+    for i in range(500):
+        take(f, f"t/{i % 2}", b"}" if i % 3 else b'{"a": 1}')
+    assert capsys.readouterr().out.count("message.unusable") <= 2
+    assert f._ctx.stats.values["source/d.unusable_messages"] == 333
+
+
 @pytest.mark.parametrize("format_", ["json", "csv", "plain"])
 def test_hostile_payloads(tmp_path, format_):
     """2,000 mutations: never an exception, and whatever is not a right value is Bad or said."""
