@@ -1,12 +1,8 @@
 """`edge-agent demo`: a plant, a broker, a model and the agent on this machine, with no setup."""
 
-import importlib
-import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-import agent
-from agent.core.errors import AgentError
+from agent.cli.simulators import simulator
 
 HELP = "run the whole thing on this machine with a simulated plant"
 
@@ -21,17 +17,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Hand over to the simulators, which come with the source and not with the package."""
-    sys.path.insert(0, str(Path(agent.__file__).parents[1]))  # the checkout, if this is one
-    try:
-        demo = importlib.import_module("simulators.demo")
-    except ModuleNotFoundError as e:
-        if e.name not in ("simulators", "simulators.demo"):
-            raise
-        raise AgentError(
-            "the simulators are not installed: they come with the source, not with the package",
-            fix="Run it in a checkout of the source: make demo",
-            code="E778",
-        ) from e
+    demo = simulator("demo")
     words = ["--headless"] if args.headless else []
     words += ["--for", f"{args.seconds:g}"] if args.seconds is not None else []
     return int(demo.main(words))

@@ -15,7 +15,7 @@ from agent.core.errors import AgentError
 
 COMMANDS: Final = (
     "run", "check", "status", "top", "reload", "outbox", "read", "write", "models", "tags",
-    "explain", "tail", "maintenance", "force", "scan", "probe", "dry-run", "demo",
+    "explain", "tail", "maintenance", "force", "scan", "probe", "dry-run", "simulate", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 
