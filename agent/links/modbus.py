@@ -142,16 +142,17 @@ class Endpoint:
     def _missed(self, silence: _Silence, line: Line, timeout_s: float) -> None:
         """A unit gave no answer: spare it if others may, else doubt the connection."""
         silence.misses += 1
-        if any(n and u not in self._missing() for u, n in self._users.items()):
+        if self._may_answer():
             pause_s = min(SILENT_UNIT_CAP_S, timeout_s * 2.0 ** min(silence.misses, 10))
             silence.ask_at_s = self._clock.mono_s() + random.uniform(0.5, 1.0) * pause_s
         elif silence.misses % 2 == 0 and line.alive:
             self.error = "no answer"  # nobody answers: the connection may be half open
             line.end()
 
-    def _missing(self) -> set[int]:
-        """Units that did not answer when they were asked last."""
-        return {u for u, s in self._silent.items() if s.misses}
+    def _may_answer(self) -> bool:
+        """Is there a unit that answered when it was asked last, or was not asked yet?"""
+        missing = {u for u, s in self._silent.items() if s.misses}
+        return any(n and u not in missing for u, n in self._users.items())
 
     async def _keep(self, timeout_s: float) -> None:
         """Connect, wait for the loss, connect again; for ever."""
@@ -173,8 +174,8 @@ class Endpoint:
                     line.end()
                     if self._line is line:
                         self._line = None
-                if line.sound:
-                    attempt = 0
+                if line.sound or (line.flaw and self._may_answer()):
+                    attempt = 0  # else a unit that lies outruns its own pauses, and is first again
                 if not line.flaw:
                     self._forgive()
                 elif line.sound:

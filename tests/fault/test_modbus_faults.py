@@ -160,6 +160,19 @@ async def test_a_bad_unit_behind_a_gateway_costs_its_neighbour_little(ctx, mode)
                 assert gateway.connections == 2
 
 
+async def test_a_lying_unit_that_is_asked_first_keeps_no_neighbour_out(ctx):
+    """Before anybody has answered: the unit that answers wrongly is spared sooner than the new
+    connections to the gateway are.
+    """
+    async with FaultyServer() as gateway:
+        gateway.rule = lambda unit, _: "short" if unit == 2 else None
+        alive = modbus(gateway.url, unit=1, poll="200ms").build("d", ctx)
+        bad = modbus(gateway.url, unit=2, timeout="100ms", poll="5ms").build("bad", ctx)
+        async with polling(bad, alive) as rows:
+            await until(rows.good)
+            assert not rows.values("bad")
+
+
 async def test_a_refused_block_spoils_only_its_own_tags(ctx):
     """Exception 2 for one request leaves the others good, and the status names it."""
     tags = {"ok": {"reg": 0}, "gone": {"reg": 5000}}
