@@ -30,10 +30,12 @@ def run(args: Namespace) -> int:
 def _text(told: Mapping[str, Any]) -> str:
     lines = [told["tag"]]
     if "address" in told:
+        unit = f", unit {told['unit_id']}" if "unit_id" in told else ""
+        every = f", every {told['every_s']:g} s" if "every_s" in told else ""
         lines += [
-            f"  from     {told['connect']}, unit {told['unit_id']}",
+            f"  from     {told['connect']}{unit}",
             f"  address  {told['address']}",
-            f"  request  {told['request']}, every {told['every_s']:g} s",
+            f"  request  {told['request']}{every}",
             f"  decoded  {told['decoded']}",
         ]
     lines.append(f"  stream   {told['stream']}")

@@ -91,6 +91,18 @@ async def test_a_flood_waits_in_the_network(tmp_path, protocol, qos):
                     assert taker.values() == list(range(3000))
 
 
+async def test_a_disk_that_refuses_does_not_stop_the_plant(tmp_path):
+    """Nothing will be on disk: what waits is acknowledged without it, and values flow live."""
+    taker = Taker(held=True)
+    with Broker(["max_queued_messages 0"]) as broker:
+        async with listening(tmp_path, taker, broker.url) as source:
+            with publisher(broker.url) as p:
+                send(p, range(500))
+                await until(lambda: len(taker.batches) >= 20)
+                source._ctx.stats.set("journal.durable", 0.0)
+                await until(lambda: taker.values() == list(range(500)), 15)
+
+
 async def test_gateways_share_a_load(tmp_path):
     """Every message goes to exactly one of the group."""
     a, b = Taker(), Taker()

@@ -156,6 +156,13 @@ async def test_a_pump_house_over_mqtt(tmp_path, form):
             explained = await agent.ask("explain", tag="hall/pump2.flow")
             assert {"alarm dry", "sink up"} < set(explained["used_by"])
             assert section["topic"] == explained["address"]
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-m", "agent", "explain", "hall/pump2.flow",
+                 "--socket", str(agent.socket)],
+                capture_output=True, text=True, timeout=30, check=True,
+            )  # fmt: skip
+            assert "subscribed at QoS 1" in done.stdout
             assert far.alarms("dry") == [True]
         got = [a.values["pump2.flow"] for a in far.rows("hall~pump2")]
         assert [v for v, q in got if q == "good"][-5:] == shown
