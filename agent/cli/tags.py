@@ -1,4 +1,4 @@
-"""`edge-agent tags`: register maps as spreadsheets, and spreadsheets as profiles."""
+"""`edge-agent tags`: register maps as spreadsheets, spreadsheets and devices as profiles."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.args import CONFIG, CONFIGURATION, OK
+from agent.cli.sunspec import add_sunspec, sunspec_profile
 from agent.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from agent.config.report import Problem
 
-HELP = "tag lists as spreadsheets: export and import"
+HELP = "tag lists as spreadsheets (export, import), or from the device itself (sunspec)"
 _GIVEN: dict[str, Any] = {"connect": "tcp://127.0.0.1:502", "unit": 1}
 """What a profile leaves to the device."""
 
@@ -37,10 +38,14 @@ def add(parser: ArgumentParser) -> None:
     into.add_argument("-o", "--output", metavar="FILE", help="a new file (default: stdout)")
     into.add_argument("--addressing", help="how the device counts, where the sheet does not say")
     into.add_argument("--encoding", help="when it was not saved as CSV UTF-8: cp1252, cp949, ...")
+    add_sunspec(verbs.add_parser("sunspec", help="make a profile of what a device says of itself"))
 
 
 def run(args: Namespace) -> int:
     """Write what was asked for; a file that exists is never touched."""
+    if args.verb == "sunspec":
+        _write(args.output or "-", sunspec_profile(args).encode())
+        return OK
     return _export(args) if args.verb == "export" else _import(args)
 
 
