@@ -23,6 +23,8 @@ _MARKER: Final = b"SunS"
 _END: Final = 0xFFFF
 _COMMON: Final = 1
 _LARGEST: Final = 125
+_LONGEST: Final = 2 * _LARGEST
+"""Bytes of a text that one request can bring."""
 
 _TYPES: Final[dict[str, tuple[Kind, str]]] = {
     "int16": ("int16", "0x8000"), "uint16": ("uint16", "0xFFFF"), "count": ("uint16", "0xFFFF"),
@@ -236,7 +238,11 @@ def _tag(point: Point) -> dict[str, Any]:
     kind, where = what["type"], {"reg": Hex(f"0x{point.at:04X}")}
     if kind == "string":
         length = 2 * int(what["size"])
-        return {**where, "as": "text", "length": length, "encoding": "utf-8"}
+        return (
+            {}
+            if length > _LONGEST
+            else {**where, "as": "text", "length": length, "encoding": "utf-8"}
+        )
     if kind not in _TYPES:
         return {}
     ours, invalid = _TYPES[kind]
