@@ -32,6 +32,11 @@ _FAULT: Final = re.compile(
     rf"^([A-Za-z0-9_.-]+)(?:/([A-Za-z0-9_.-]+))?:({'|'.join(KINDS)})"
     r"(?:@([0-9]+(?:\.[0-9]+)?)(?:\+([0-9]+(?:\.[0-9]+)?))?)?$"
 )
+NOWHERE: Final = "mqtt://127.0.0.1:9"
+"""Port 9 discards: a copy must not take messages, or a session, away from the real gateway."""
+
+_OF_LINE: Final = ("serial", "ca", "cert", "key")
+_OF_BROKER: Final = ("user", "password", "ca", "cert", "key")
 _HEAD: Final = "# Made by edge-agent simulate"
 
 
@@ -158,6 +163,8 @@ def modbus_devices(whole: Whole) -> dict[str, ModbusConfig]:
 def copy(whole: Whole, urls: Mapping[str, str], data_dir: str, *, sinks: bool = False) -> str:
     """The configuration as a file of its own whose Modbus devices are at *urls*.
 
+    Devices over MQTT get no broker.
+
     Without *sinks* it publishes nothing: values that are made up do not belong on the plant's
     broker. What cannot be without sinks goes with them.
     """
@@ -169,8 +176,10 @@ def copy(whole: Whole, urls: Mapping[str, str], data_dir: str, *, sinks: bool = 
         found = merged(profiles[section["profile"]], own) if "profile" in section else own
         if name in urls:
             found["connect"] = urls[name]
-            for key in ("serial", "ca", "cert", "key"):
-                found.pop(key, None)
+            found = {k: v for k, v in found.items() if k not in _OF_LINE}
+        elif found["type"] == "mqtt":
+            found["connect"] = NOWHERE
+            found = {k: v for k, v in found.items() if k not in _OF_BROKER}
         devices[name] = found
     data |= {"devices": devices, "data_dir": data_dir}
     if not sinks:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.config.base import Context
-from agent.config.load import load
+from agent.config.load import load, loads, loads_whole
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.plugins import installed
 from agent.runtime.clock import SystemClock
-from simulators.from_config import Simulation, fault
+from simulators.from_config import NOWHERE, Simulation, copy, fault
 from tests.integration.test_commissioning import agent
 from tests.polling import modbus, polling
 from tests.tools import until
@@ -132,3 +132,17 @@ async def test_what_is_written_stays():
     assert line._answer(1, b"\x16\x00\x00\xff\x00\x00\x45") == b"\x16\x00\x00\xff\x00\x00\x45"
     assert line._answer(1, b"\x03\x00\x00\x00\x01") == b"\x03\x02\x01\x45"
     assert line._answer(9, b"\x03\x00\x00\x00\x01") == b"\x83\x0b"
+
+
+def test_a_copy_touches_no_broker_of_the_plant():
+    """Devices over MQTT lose their broker and its secrets; sinks and commands are gone."""
+    text = (CONFIGS / "mqtt_only.yaml").read_text()
+    closed = 'mqtts://10.0.0.9:8883"\n    user: u\n    password: {credential: b}'
+    whole = loads_whole(text.replace('mqtt://10.0.0.9:1883"', closed), "c.yaml", installed())
+    made = copy(whole, {}, "data")
+    settings = loads(made, "copy.yaml", installed())
+    assert {d.connect for d in settings.devices.values()} == {NOWHERE}
+    assert settings.sinks == {}
+    assert "10.0.0." not in made
+    kept = loads(copy(whole, {}, "data", sinks=True), "copy.yaml", installed())
+    assert kept.sinks.keys() == whole.settings.sinks.keys()
