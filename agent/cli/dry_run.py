@@ -15,6 +15,7 @@ from agent.cli.table import table
 if TYPE_CHECKING:
     from agent.config.schema import Settings
     from agent.core.batch import Batch
+    from agent.core.texts import Texts
 
 HELP = "read every tag of a file from the live devices; nothing is kept or published"
 
@@ -39,7 +40,7 @@ def run(args: Namespace) -> int:
         print(json.dumps({"tags": tags, "devices": errors}, indent=2))
     else:
         rows = [
-            [name, _number(t["value"]), t["unit"], t["q"], f"{t['good']}/{t['rows']}"]
+            [name, _shown(t["value"]), t["unit"], t["q"], f"{t['good']}/{t['rows']}"]
             for name, t in tags.items()
         ]
         print(table(["TAG", "VALUE", "UNIT", "QUALITY", "USABLE"], rows))
@@ -54,7 +55,8 @@ def run(args: Namespace) -> int:
 class _Seen:
     """The newest row of each stream, and how many were usable."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: "Texts") -> None:
+        self._texts = texts
         self.tags: dict[str, dict[str, Any]] = {}
 
     def __call__(self, batch: "Batch", **_: object) -> None:
@@ -67,7 +69,10 @@ class _Seen:
             q = int(batch.q[-1, i])
             one["rows"] += len(batch)
             one["good"] += int((batch.q[:, i] >= 64).sum())
-            one["value"], one["q"] = float(batch.v[-1, i]) if q >= 64 else None, word(q)
+            value: float | str | None = float(batch.v[-1, i]) if q >= 64 else None
+            if tag.kind == "text" and value is not None:
+                value = self._texts.text(tag.name, float(value))
+            one["value"], one["q"] = value, word(q)
 
 
 async def _read(
@@ -76,13 +81,15 @@ async def _read(
     """What every tag gave within *seconds*, and what each device complains about."""
     from agent.config.base import Context  # noqa: PLC0415
     from agent.core.stats import Stats  # noqa: PLC0415
+    from agent.core.texts import Texts  # noqa: PLC0415
     from agent.runtime.clock import SystemClock  # noqa: PLC0415
 
-    seen, sources = _Seen(), {}
+    texts, sources = Texts(), {}
+    seen = _Seen(texts)
     with tempfile.TemporaryDirectory(prefix="edge-agent-dry-run-") as folder:
         gateway = settings.gateway
         root = f"{gateway.prefix}/{gateway.id}"
-        ctx = Context(SystemClock(), Stats(), gateway.id, root, Path(folder))
+        ctx = Context(SystemClock(), Stats(), gateway.id, root, Path(folder), texts)
         for name, section in settings.devices.items():
             device: Any = section
             for tags in device.tag_sets(name).values():
@@ -101,5 +108,7 @@ async def _read(
     return seen.tags, {n: e for n, e in errors.items() if e}
 
 
-def _number(value: float | None) -> str:
+def _shown(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return "-" if value is None else f"{value:.6g}"

@@ -61,6 +61,8 @@ async def test_a_dry_run_of_the_copy_reads_every_tag(tmp_path, name):
     assert code == 0, out + err
     assert told["devices"] == {}
     assert {t["q"] for t in told["tags"].values()} == {"good"}
+    if "meter1/serial" in told["tags"]:  # a text is shown as text
+        assert told["tags"]["meter1/serial"]["value"].startswith("SERIAL-")
     assert len(told["tags"]) == sum(
         len(s) for n, d in settings.devices.items() for s in d.tag_sets(n).values()
     )
