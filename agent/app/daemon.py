@@ -260,6 +260,7 @@ class Daemon:
             for name, uplink in self.uplinks.items():
                 self.stats.set(f"sink/{name}.depth", uplink.depth())
                 self.stats.set(f"sink/{name}.oldest_age_s", uplink.oldest_age_s())
+            self.pipeline.tick()
             notify(self._status_line())
 
     def _status_line(self) -> str:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent.app.alarms import alarm_specs
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
 from agent.config.schema import ModelSection, Settings
-from agent.core.alarms import AlarmSpec
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, GridWindow, Window
 from agent.runtime.lane import InstancePlan
@@ -22,29 +22,6 @@ if TYPE_CHECKING:
 
 TRIAL_DEADLINE_S: Final = 10.0
 """At least so long a trial may run: it scores many windows, on a machine that has work to do."""
-
-
-_OWN: Final = (
-    AlarmSpec(
-        "agent.not_durable",
-        "agent/journal.durable",
-        "low",
-        0.5,
-        priority=1,
-        text="the journal cannot write: values are sent live only",
-        code="A101",
-    ),
-    AlarmSpec(
-        "agent.model_out",
-        "agent/models.out",
-        "high",
-        0.5,
-        priority=2,
-        text="a model version was taken out: edge-agent models list",
-        code="A103",
-    ),
-)
-"""What the agent tells of itself without being asked."""
 
 
 def _ns(seconds: float) -> int:
@@ -132,7 +109,7 @@ def wiring(settings: Settings) -> Wiring:
                 rings[stream] = max(rings.get(stream, 0), _ring_rows(window(model)))
     return Wiring(
         rings,
-        tuple(_alarms(settings)),
+        tuple(alarm_specs(settings)),
         None if settings.bad_after_s is None else _ns(settings.bad_after_s),
         frozenset(
             {"agent"} | {f"model/{i}" for m in settings.models.values() for i in m.instances}
@@ -147,42 +124,6 @@ def _ring_rows(shape: Window) -> int:
     A grid window may join slower streams sampled far faster than its period: 16 rows a step.
     """
     return shape.rows + 64 if isinstance(shape, CountWindow) else 16 * shape.rows + 64
-
-
-def _alarms(settings: Settings) -> list[AlarmSpec]:
-    found = list(_OWN)
-    for name, a in settings.alarms.items():
-        found.append(
-            AlarmSpec(
-                name,
-                a.tag,
-                "low" if a.high is None else "high",
-                float(a.low if a.high is None else a.high),  # type: ignore[arg-type]
-                a.deadband,
-                _ns(a.on_delay_s),
-                _ns(a.off_delay_s),
-                a.priority,
-                a.text,
-                when=a.when,
-            )
-        )
-    for model_name, model in settings.models.items():
-        if model.decide is None:
-            continue
-        d = model.decide
-        found += [
-            AlarmSpec(
-                f"{instance}.{model_name}",
-                f"model/{instance}/{d.output}",
-                "high",
-                d.above,
-                0.0 if d.off is None else d.above - d.off,
-                text=f"model {model_name} decides on {instance}",
-                when=model.when,
-            )
-            for instance in model.instances
-        ]
-    return found
 
 
 def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:

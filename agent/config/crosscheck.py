@@ -8,7 +8,7 @@ from agent.config.permissions import Finding, permissions
 from agent.config.report import did_you_mean
 from agent.config.schema import ModelSection, Settings
 from agent.config.selftags import mistake
-from agent.core.alarms import bad_alarm
+from agent.core.alarms import bad_alarm, comm_alarm
 from agent.core.derive import SUFFIX
 from agent.core.tag import TagSet
 
@@ -160,7 +160,9 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
         "modbus": settings.devices,
         "model": {*instances, *settings.models},
     }
-    bad = {bad_alarm(tag) for tag in of_tag} if settings.bad_after_s is not None else set()
+    bad: set[str] = set()
+    if settings.bad_after_s is not None:
+        bad = {bad_alarm(tag) for tag in of_tag} | {comm_alarm(d) for d in settings.devices}
     for name, alarm in settings.alarms.items():
         if alarm.tag.startswith("agent/"):
             fix = mistake(alarm.tag, named)
@@ -173,6 +175,13 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
             fix = None if alarm.tag in of_tag else did_you_mean(alarm.tag, of_tag) or _known(of_tag)
         if fix is not None:
             yield "E202", f"there is no tag `{alarm.tag}`", ("alarms", name, "tag"), fix
+        if isinstance(alarm.setpoint, str) and of_tag.get(alarm.setpoint) != of_tag.get(alarm.tag):
+            yield (
+                "E228",
+                f"`{alarm.setpoint}` is no tag of the scan class of `{alarm.tag}`",
+                ("alarms", name, "setpoint"),
+                "Put both into one class, or derive their difference and give it a limit.",
+            )
         if name in own or name in OWN_ALARMS or name in bad:
             yield (
                 "E207",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from agent.config.alarms import AlarmSection, Votes, check_votes
 from agent.config.base import Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
@@ -77,11 +78,17 @@ class InstanceSection(Section):
 
 
 class Decide(Section):
-    """When a result is an alarm: ``output`` above ``above``; gone at or below ``off``."""
+    """When a result is an alarm: ``output`` above ``above`` in k of the last n results; gone when
+    fewer than k are above ``off``.
+    """
 
     output: str = "score"
     above: Number = Field(allow_inf_nan=False)
     off: Number | None = Field(None, allow_inf_nan=False)
+    of: Votes = (1, 1)
+    priority: int = Field(2, ge=1, le=4)
+    text: str = ""
+    advice: str = ""
 
     @model_validator(mode="after")
     def _off_below(self) -> "Decide":
@@ -91,6 +98,7 @@ class Decide(Section):
                 "`off` ({off}) must not be greater than `above` ({above})",
                 {"off": self.off, "above": self.above},
             )
+        check_votes(self.of)
         return self
 
 
@@ -121,30 +129,6 @@ class ModelSection(Section):
         if len(widths) > 1:
             raise PydanticCustomError(
                 "model_inputs", "the instances of one model must have equally many inputs", {}
-            )
-        return self
-
-
-class AlarmSection(Section):
-    """A limit on a tag (ISA-18.2: limit, deadband, on-delay, off-delay, priority)."""
-
-    tag: str
-    high: Number | None = Field(None, allow_inf_nan=False)
-    low: Number | None = Field(None, allow_inf_nan=False)
-    deadband: Number = Field(0.0, ge=0, allow_inf_nan=False)
-    on_delay_s: Seconds = Field(0.0, alias="on_delay")
-    off_delay_s: Seconds = Field(0.0, alias="off_delay")
-    priority: int = Field(2, ge=1, le=4)
-    text: str = ""
-    when: When | None = None
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> "AlarmSection":
-        if (self.high is None) == (self.low is None):
-            raise PydanticCustomError(
-                "alarm_limit",
-                "an alarm has one limit: write `high` or `low`",
-                {"fix": "For two limits write two alarms."},
             )
         return self
 
@@ -211,6 +195,7 @@ class SelfSection(Section):
     """The agent's own numbers as a device."""
 
     period_s: Seconds = Field(10.0, alias="period", ge=0.1)
+    alarms: bool = True
 
 
 class Settings(Section):

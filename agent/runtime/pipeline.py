@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm
+from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm, comm_alarm
 from agent.core.batch import Batch, in_time, range_checked
 from agent.core.derive import SUFFIX, Derived
 from agent.core.history import History
@@ -74,6 +74,7 @@ class Pipeline:
     ) -> None:
         self._journal, self._clock, self._stats = journal, clock, stats
         self._wiring = Wiring()
+        self._family: dict[str, list[str]] = {}
         self.alarms = AlarmList(journal, state, self._offer)
         self.alarms.changed = self._alarms_changed
         self.derivation = Derivation(state, texts or Texts(state))
@@ -86,6 +87,7 @@ class Pipeline:
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
         self._wiring = wiring
+        self._family = _families(streams)
         for stream in self.channels.keys() - streams.keys() - wiring.made:
             del self.channels[stream]
         for stream, tags in streams.items():
@@ -93,15 +95,14 @@ class Pipeline:
         for stream in self.channels.keys() & wiring.made:
             self._open(stream, self.channels[stream].tags)
         self.derivation.rewire(wiring.derived, streams)
-        devices = {stream.partition("~")[0] for stream in streams}
-        self.alarms.keep(lambda name, tag: self._asked_for(name, tag, devices))
+        self.alarms.keep(self._asked_for)
 
-    def _asked_for(self, name: str, tag: str, devices: set[str]) -> bool:
+    def _asked_for(self, name: str, tag: str) -> bool:
         """Can the alarm *name* still come and go: its tag may not have shown itself yet."""
         if any(s.name == name and s.tag == tag for s in self._wiring.alarms):
             return True
-        bad = self._wiring.bad_after_ns is not None and name == bad_alarm(tag)
-        return bad and tag.partition("/")[0] in devices
+        own = self._wiring.bad_after_ns is not None and name in {bad_alarm(tag), comm_alarm(tag)}
+        return own and tag.partition("/")[0] in self._family
 
     def emit(
         self,
@@ -138,10 +139,23 @@ class Pipeline:
     ) -> None:
         """Journal the batch, offer it to the sinks, and see which alarms it changes."""
         now = in_time(one)
-        events = channel.alarms.scan(now.t, now.v, now.q, self.derivation.gate) if len(now) else []
+        gate, peers_dead = self.derivation.gate, self._peers_dead(one.stream)
+        events = channel.alarms.scan(now.t, now.v, now.q, gate, peers_dead=peers_dead)
         self._offer(self._journal.put(one, on_durable=on_durable, within_s=within_s))
         if events:
             self.alarms.take(events)
+
+    def _peers_dead(self, stream: str) -> bool:
+        """Are the other streams of the device silent, as far as they are known."""
+        peers = self._family.get(stream.partition("~")[0], ())
+        return all(self.channels[p].alarms.dead is not False for p in peers if p != stream)
+
+    def tick(self) -> None:
+        """Once a second: alarms on silence need no row."""
+        now_ns = self._clock.wall_ns()
+        for channel in list(self.channels.values()):
+            if events := channel.alarms.tick(now_ns):
+                self.alarms.take(events)
 
     def _into_ring(self, batch: Batch) -> Channel:
         """The channel of *batch*, its rows at the end of its ring."""
@@ -197,6 +211,20 @@ class Pipeline:
                 for t in tags
                 if not t.name.startswith(("agent/", "model/"))
             ]
+            device = stream.partition("~")[0]
+            if self._family.get(device, [""])[0] == stream:
+                configured.append(
+                    AlarmSpec(
+                        comm_alarm(device),
+                        device,
+                        "communication",
+                        on_delay_ns=self._wiring.bad_after_ns,
+                        priority=2,
+                        text=f"{device} does not answer",
+                        code="A104",
+                        advice="Check power, cable and address; `edge-agent status` says more.",
+                    )
+                )
         return tuple(configured)
 
     def _stepped(self, step_s: float) -> None:
@@ -218,3 +246,12 @@ class Pipeline:
     def _alarms_changed(self) -> None:
         for outlet in self.outlets.values():
             outlet.alarms_changed()
+
+
+def _families(streams: Mapping[str, TagSet]) -> dict[str, list[str]]:
+    """Device -> its streams, without what is derived from them; the first one leads."""
+    found: dict[str, list[str]] = {}
+    for stream in streams:
+        if not stream.endswith(SUFFIX):
+            found.setdefault(stream.partition("~")[0], []).append(stream)
+    return found

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -30,6 +31,7 @@ class Internal:
         self._process = psutil.Process()
         self._cpu_s = self._cpu_used_s()
         self._at_s = ctx.clock.mono_s()
+        self._errors = -1.0
         self.streams: Mapping[str, TagSet] = {}
 
     async def run(self, emit: Emit) -> None:
@@ -53,7 +55,7 @@ class Internal:
         """What the machine says of the agent and of itself."""
         now_s, used_s = self._ctx.clock.mono_s(), self._cpu_used_s()
         share = 100.0 * max(0.0, used_s - self._cpu_s) / max(now_s - self._at_s, 1e-3)
-        self._cpu_s, self._at_s = used_s, now_s
+        at_s, self._cpu_s, self._at_s = self._at_s, used_s, now_s
         memory, net = psutil.virtual_memory(), psutil.net_io_counters()
         return {
             "cpu_percent": share,
@@ -62,9 +64,19 @@ class Internal:
             "host.net_received_bytes": float(net.bytes_recv if net else 0),
             "host.net_sent_bytes": float(net.bytes_sent if net else 0),
             "disk_free_bytes": _free_bytes(self._ctx.data_dir),
+            "disk_used_percent": _used_percent(self._ctx.data_dir),
+            "host.temperature_degC": _hottest(),
+            "host.net_errors_per_s": self._net_errors(net, now_s - at_s),
+            "clock.synced": float(self._ctx.clock.state == "synced"),
             "rss_bytes": float(self._process.memory_info().rss),
             "open_files": float(self._process.num_fds()),
         }
+
+    def _net_errors(self, net: Any, seconds: float) -> float:
+        """Damaged packets per second, all interfaces together; dropped ones often mean nothing."""
+        now = float(net.errin + net.errout) if net else 0.0
+        before, self._errors = self._errors, now
+        return max(0.0, now - before) / max(seconds, 1e-3) if before >= 0 else 0.0
 
     def _cpu_used_s(self) -> float:
         """User and system CPU of the daemon and its living children, s."""
@@ -84,6 +96,21 @@ def _free_bytes(folder: Path) -> float:
         return float(psutil.disk_usage(str(folder)).free)
     except OSError:
         return math.nan
+
+
+def _used_percent(folder: Path) -> float:
+    """How full the disk of *folder* is, for the agent's user; NaN when it does not say."""
+    try:
+        return float(psutil.disk_usage(str(folder)).percent)
+    except OSError:
+        return math.nan
+
+
+def _hottest() -> float:
+    """The hottest sensor of the machine, degC; NaN where it has none."""
+    sensors: Mapping[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
+    found = [s.current for some in sensors.values() for s in some if s.current is not None]
+    return float(max(found)) if found else math.nan
 
 
 def _unit(name: str) -> str:

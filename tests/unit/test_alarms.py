@@ -43,13 +43,15 @@ class Reference:
     active: bool = False
     since: int | None = None
 
-    def sample(self, t, value, q):
-        """True or False when the alarm comes or goes, else None."""
+    def sample(self, t, value, q, dead):
+        """True or False when the alarm comes or goes, else None; *dead*: nothing was reached."""
         s = self.spec
         if q in {28, 40}:
             was, self.active, self.since = self.active, False, None
             return False if was else None
         if s.kind == "bad_too_long":
+            if dead:
+                return None
             wrong = q < 64
             right = not wrong
         else:
@@ -107,7 +109,8 @@ def expected(table, t, v, q, restart_at=-1):
         for r in range(len(t)):
             if r == restart_at:
                 alarm.since = None
-            change = alarm.sample(int(t[r]), v[r, column], int(q[r, column]))
+            dead = all(x in {8, 24} for x in q[r].tolist())
+            change = alarm.sample(int(t[r]), v[r, column], int(q[r, column]), dead)
             if change is not None:
                 found.append((int(t[r]), spec.name, change))
     return sorted(found)

@@ -146,7 +146,7 @@ async def test_a_bad_derived_tag_has_no_alarm_of_its_own(tmp_path):
     """One dead sensor is one alarm, whatever is derived from it."""
     async with wired(tmp_path) as (pipeline, out):
         for t in (0, 60, 120):
-            pipeline.emit(row("pump1", t, 0, 0, q=24))
+            pipeline.emit(row("pump1", t, 0, 0, q=16))
         await until(lambda: len(out.alarms()) == 2)
         assert sorted(pipeline.alarms.active) == ["pump1.current.bad", "pump1.flow.bad"]
 

@@ -161,8 +161,8 @@ async def test_an_alarm_that_is_configured_no_more_leaves_the_list(tmp_path):
     """The active list is published again without it; a removed device takes its alarms along."""
     async with running(tmp_path) as (pipeline, out):
         pipeline.emit(row(PUMP, [1, 90]))
-        pipeline.emit(row(PUMP, [1, 1], 2, q=24))
-        pipeline.emit(row(PUMP, [1, 1], 62, q=24))
+        pipeline.emit(row(PUMP, [1, 1], 2, q=16))
+        pipeline.emit(row(PUMP, [1, 1], 62, q=16))
         await until(lambda: len(out.alarms()) == 3)
         lists = out.lists
         pipeline.rewire(Wiring({}, (DISK,), 60 * S), {"pump": PUMP})
@@ -180,9 +180,9 @@ async def test_a_tag_bad_too_long_raises_its_own_alarm(tmp_path):
     async with running(tmp_path) as (pipeline, out):
         pipeline.emit(row(PUMP, [1, 90], 0))
         for t in (1, 30, 60):
-            pipeline.emit(row(PUMP, [1, 1], t, q=24))
+            pipeline.emit(row(PUMP, [1, 1], t, q=16))
         await until(lambda: out.alarms() == [("hot", True)])
-        pipeline.emit(row(PUMP, [1, 1], 61, q=24))
+        pipeline.emit(row(PUMP, [1, 1], 61, q=16))
         await until(lambda: len(out.alarms()) == 3)
         assert sorted(pipeline.alarms.active) == ["hot", "pump.flow.bad", "pump.temp.bad"]
         assert out.offered[-1].record.code == "A102"
