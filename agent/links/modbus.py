@@ -134,7 +134,7 @@ class Endpoint:
             self._missed(silence, line, timeout_s)
         elif not line.alive and not line.ended:
             job.quality[job.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
-        elif (job.quality == Quality.BAD_COMM).all():
+        elif not job.complete and (job.quality == Quality.BAD_COMM).all():
             self._missed(silence, line, timeout_s)
         else:
             silence.misses = 0

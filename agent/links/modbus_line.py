@@ -26,6 +26,10 @@ for _name in ("pymodbus", "pymodbus.logging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+_STALE: Final = Fit.STALE
+_SETTLED: Final = Fit.SETTLED
+
+
 class Line(TransactionManager):
     """pymodbus' connection with MBAP framing (TCP, TLS): one job at a time, one future each.
 
@@ -46,13 +50,18 @@ class Line(TransactionManager):
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
         self._rest = b""
-        self._progress_s = 0.0
-        self._timer: asyncio.TimerHandle
+        self._progress_s = self._timeout_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def alive(self) -> bool:
         """Can it be asked now?"""
         return self.transport is not None and not self.gone.done()
+
+    @property
+    def _wire(self) -> Any:
+        """What takes the bytes of requests; None when there is no connection."""
+        return self.transport
 
     def callback_connected(self) -> None:
         """pymodbus: the connection is made."""
@@ -74,6 +83,8 @@ class Line(TransactionManager):
         self._over()
 
     def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for future in (self.gone, self._done):
             if not future.done():
                 future.set_result(None)
@@ -83,27 +94,40 @@ class Line(TransactionManager):
         job.begin(self._tid)
         self._tid = (self._tid + len(job)) & 0xFFFF
         self._job, self._done = job, self.loop.create_future()
-        self._progress_s = self.loop.time()
-        self._timer = self.loop.call_later(timeout_s, self._expired, timeout_s)
+        self._timeout_s, self._progress_s = timeout_s, self.loop.time()
+        self._look_at(self._progress_s + timeout_s)
         self._send(job, window)
         try:
             await self._done
         finally:
-            self._timer.cancel()
             self._job = None
 
-    def _expired(self, timeout_s: float) -> None:
-        """No answer for *timeout_s*: the job is over. After progress, wait for the rest of it."""
-        left_s = self._progress_s + timeout_s - self.loop.time()
-        if left_s > 0.001:
-            self._timer = self.loop.call_later(left_s, self._expired, timeout_s)
-        elif not self._done.done():
+    def _look_at(self, at_s: float) -> None:
+        """Look for silence at *at_s* at the latest.
+
+        A timer outlives its job: jobs mostly end in time, and one timer per timeout is cheaper
+        than one per job.
+        """
+        timer = self._timer
+        if timer is None or timer.when() > at_s:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self.loop.call_at(at_s, self._look)
+
+    def _look(self) -> None:
+        """No answer for the timeout: the job is over. After progress, wait for the rest of it."""
+        self._timer = None
+        if self._job is None or self._done.done():
+            return
+        silent_at_s = self._progress_s + self._timeout_s
+        if silent_at_s - self.loop.time() > 0.001:
+            self._look_at(silent_at_s)
+        else:
             self._done.set_result(None)
 
     def _send(self, job: Job, count: int) -> None:
-        requests = job.requests(count)
-        if requests and self.alive:
-            transport: Any = self.transport
+        requests, transport = job.requests(count), self._wire
+        if requests and transport is not None:
             transport.write(requests)
 
     def data_received(self, data: bytes) -> None:
@@ -121,11 +145,12 @@ class Line(TransactionManager):
                 return
             if end > size:
                 break
-            fit = Fit.STALE if job is None else job.take(data, at, end)
-            if fit is Fit.MISFIT:
+            fit = _STALE if job is None else job.take(data, at, end)
+            if fit is _SETTLED:
+                settled += 1
+            elif fit is not _STALE:
                 self._distrust()
                 return
-            settled += fit is Fit.SETTLED
             at = end
         self._rest = data[at:]
         if settled and job is not None:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from itertools import pairwise
+from struct import pack
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from agent.core.quality import Quality
 
 HEADER: Final = 9
 """Bytes before the data of a read answer: MBAP 7, function code, byte count (V1.1b3, 6.3)."""
+
+_GOOD: Final = int(Quality.GOOD)
 
 LONGEST: Final = 260
 """Bytes of the longest answer: MBAP 7 and a PDU of 253 (V1.1b3, 4.1)."""
@@ -116,17 +120,13 @@ class Scan:
         self.buffer = np.zeros(int(starts[-1]), np.uint8)
         self.quality = np.full(k, Quality.BAD_NOT_CONNECTED, np.uint8)
         self.refusals: dict[int, int] = {}
-        self._starts = [int(s) for s in starts[:-1]]
-        self._sizes = [r.size for r in reads]
+        self._slots = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         self._into = memoryview(self.buffer.data).cast("B")
-        self._frames = np.zeros((k, 12), np.uint8)
-        for frame, r in zip(self._frames, reads, strict=True):
-            frame[5:8] = 6, unit, r.function
-            frame[8:12] = r.first >> 8, r.first & 255, r.count >> 8, r.count & 255
-        self._tids: NDArray[Any] = self._frames[:, :2].view(">u2")[:, 0]
-        self._count = np.arange(k, dtype=np.uint16)
-        self._open: set[int] = set()
-        self._requests = b""
+        self._verdicts = memoryview(self.quality.data).cast("B")
+        # MBAP and the request, MBAP and the head of its answer: both behind the transaction id.
+        self._asked = [pack(">2H2B2H", 0, 6, unit, r.function, r.first, r.count) for r in reads]
+        self._due = [pack(">HHBBB", 0, r.size + 3, unit, r.function, r.size) for r in reads]
+        self._open: dict[bytes, int] = {}
         self._tid = self._sent = self._settled = self._lead = 0
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class Scan:
         """Every answer is Bad for one reason."""
         self.refusals.clear()
         self._settled = 0
-        self.quality[:] = quality
+        self._verdicts[:] = bytes((quality,)) * len(self._verdicts)
 
     def begin(self, tid: int) -> None:
         """Start over, with transaction ids from *tid* (0..65535) on; every block is BAD_COMM.
@@ -159,38 +159,42 @@ class Scan:
         self.fail(Quality.BAD_COMM)
         self._tid, self._sent = tid, 0
         self._open.clear()
-        self._tids[:] = self._count + np.uint16(tid)
-        self._requests = self._frames.tobytes()
-        if self._lead:
-            cut = 12 * self._lead
-            self._requests = self._requests[cut:] + self._requests[:cut]
 
     def requests(self, count: int) -> bytes:
         """The next *count* requests to send; empty when all are under way."""
         first, k = self._sent, len(self.reads)
         self._sent = last = min(first + count, k)
-        self._open.update((i + self._lead) % k for i in range(first, last))
-        return self._requests[12 * first : 12 * last]
+        asked = b""
+        for n in range(first, last):
+            i = (n + self._lead) % k
+            tid = (self._tid + i & 0xFFFF).to_bytes(2, "big")
+            self._open[tid + self._due[i]] = i
+            asked += tid + self._asked[i]
+        return asked
 
     def take(self, data: bytes, at: int, end: int) -> Fit:
         """Check the whole answer ``data[at:end]`` and, if it fits, keep its data."""
-        i = ((data[at] << 8 | data[at + 1]) - self._tid) & 0xFFFF
-        if i not in self._open:
+        body = at + HEADER
+        i = self._open.pop(data[at:body], None)
+        if i is None:
+            return self._no_data(data, at, end)
+        self._into[self._slots[i]] = data[body:end]
+        self._verdicts[i] = _GOOD
+        self._settled += 1
+        return Fit.SETTLED
+
+    def _no_data(self, data: bytes, at: int, end: int) -> Fit:
+        """An answer that is not the data of an open request: a refusal, too late, or wrong."""
+        open_ = [head for head in self._open if head[:2] == data[at : at + 2]]
+        if not open_:
             return Fit.STALE
-        read, size, function = self.reads[i], self._sizes[i], data[at + 7]
-        if data[at + 6] != self.unit:
+        head = open_[0]
+        refusal = head[6:7] + bytes([head[7] | 0x80])
+        if data[at + 6 : at + 8] != refusal or end - at != HEADER:
             return Fit.MISFIT
-        if function == read.function and data[at + 8] == size and end - at == size + HEADER:
-            start = self._starts[i]
-            self._into[start : start + size] = data[at + HEADER : end]
-            self.quality[i] = Quality.GOOD
-        elif function == read.function | 0x80 and end - at == HEADER:
-            code = data[at + 8]
-            self.quality[i] = Quality.BAD_CONFIG if 1 <= code <= 3 else Quality.BAD_DEVICE
-            self.refusals[i] = code
-        else:
-            return Fit.MISFIT
-        self._open.discard(i)
+        i = self._open.pop(head)
+        self.refusals[i] = code = data[at + 8]
+        self.quality[i] = Quality.BAD_CONFIG if 1 <= code <= 3 else Quality.BAD_DEVICE
         self._settled += 1
         return Fit.SETTLED
 
@@ -200,4 +204,4 @@ class Scan:
             return f"the device refuses {self.reads[i]}: {code} {REFUSAL.get(code, 'unknown')}"
         if self.complete:
             return ""
-        return f"no answer to {self.reads[min(self._open)]}" if self._open else "no answer"
+        return f"no answer to {self.reads[min(self._open.values())]}" if self._open else "no answer"

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
@@ -19,6 +17,10 @@ class Priority(IntEnum):
     SCAN = 2
 
 
+_URGENT_FIRST: Final = tuple(Priority)
+_SCANS_FIRST: Final = _URGENT_FIRST[::-1]
+
+
 class Turns:
     """A lock that hands over by priority."""
 
@@ -26,16 +28,15 @@ class Turns:
         self._queues: dict[Priority, deque[asyncio.Future[None]]] = {p: deque() for p in Priority}
         self._busy, self._urgent = False, 0
 
-    @asynccontextmanager
-    async def taken(self, priority: Priority) -> AsyncIterator[None]:
-        """Wait for the turn, and have it until the end of the block."""
+    def taken(self, priority: Priority) -> "_Turn":
+        """``async with``: wait for the turn, and have it until the end of the block."""
+        return _Turn(self, priority)
+
+    async def take(self, priority: Priority) -> None:
+        """Wait for the turn."""
         if self._busy:
             await self._wait(priority)
         self._busy = True
-        try:
-            yield
-        finally:
-            self._pass_on()
 
     async def _wait(self, priority: Priority) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -44,15 +45,12 @@ class Turns:
             await mine
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled():
-                self._pass_on()  # it was given to us in the moment we left
+                self.pass_on()  # it was given to us in the moment we left
             raise
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         """Give the turn to the next who still waits."""
-        order = list(Priority)
-        if self._urgent >= URGENT_IN_A_ROW:
-            order.reverse()
-        for priority in order:
+        for priority in _SCANS_FIRST if self._urgent >= URGENT_IN_A_ROW else _URGENT_FIRST:
             queue = self._queues[priority]
             while queue:
                 one = queue.popleft()
@@ -61,3 +59,18 @@ class Turns:
                     one.set_result(None)
                     return
         self._busy, self._urgent = False, 0
+
+
+class _Turn:
+    """One turn on a line: a scan takes one for every row, so it is kept cheap."""
+
+    __slots__ = ("_priority", "_turns")
+
+    def __init__(self, turns: Turns, priority: Priority) -> None:
+        self._turns, self._priority = turns, priority
+
+    async def __aenter__(self) -> None:
+        await self._turns.take(self._priority)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._turns.pass_on()
