@@ -1,7 +1,6 @@
 """One MQTT connection on the event loop: paho-mqtt without its thread."""
 
 import asyncio
-import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -16,13 +15,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import Clock
+from agent.links.mqtt_client import CONNECT_TIMEOUT_S, Client
 from agent.links.mqtt_inbox import Inbox
 from agent.links.mqtt_peer import MAX_PACKET, Listening, Peer, Will
 from agent.links.names import Lookup
 
 log = structlog.get_logger()
-
-CONNECT_TIMEOUT_S: Final = 10.0
 
 PERMANENT: Final = {0x82, 0x87, 0x90, 0x95, 0x99, 0x9A, 0x9B}
 """PUBACK reason codes that no second try cures: malformed, not authorized, topic name invalid,
@@ -37,30 +35,6 @@ _WILL_DELAY_S: Final = 10
 
 class Refused(PermanentError):
     """The broker will never take this message."""
-
-
-class _Client(paho.Client):
-    """paho, connecting to an address that was looked up without it."""
-
-    address = ""
-
-    def _create_socket_connection(self) -> socket.socket:
-        return socket.create_connection((self.address, self._port), timeout=CONNECT_TIMEOUT_S)
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        """As paho does it, but a handshake that fails leaves no socket open."""
-        if self._ssl_context is None:
-            raise ValueError("TLS without its settings")
-        sock = self._ssl_context.wrap_socket(
-            tcp_sock, server_hostname=self._host, do_handshake_on_connect=False
-        )
-        try:
-            sock.settimeout(CONNECT_TIMEOUT_S)
-            sock.do_handshake()
-        except (OSError, ValueError):
-            sock.close()
-            raise
-        return sock
 
 
 class MqttLink:
@@ -138,9 +112,9 @@ class MqttLink:
         self.window = min(self._peer.window, getattr(properties, "ReceiveMaximum", 65535))
         self._max_packet = getattr(properties, "MaximumPacketSize", self._max_packet)
 
-    def _make(self) -> _Client:
+    def _make(self) -> Client:
         peer = self._peer
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=peer.client_id,
             protocol=paho.MQTTv5 if self.v5 else paho.MQTTv311,
@@ -205,23 +179,34 @@ class MqttLink:
         if sock is None:
             raise self._error("the connection was closed at once", "E401")
         self._sock: Any = sock
+        self._watched = False
         client.on_socket_register_write = self._wants_write
         client.on_socket_unregister_write = self._wrote
         client.on_socket_close = lambda *_: self._detach()
         self._loop.add_reader(sock, self._read)
         if client.want_write():
-            self._loop.add_writer(sock, client.loop_write)
+            self._wants_write()
 
     def _wants_write(self, *_: object) -> None:
-        self._loop.add_writer(self._sock, self._client.loop_write)
+        self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write what is queued; watch the socket only while it takes no more, which is rare."""
+        client = self._client
+        client.loop_write()
+        if client.want_write() and client.socket() is not None:
+            self._watched = True
+            self._loop.add_writer(self._sock, client.loop_write)
 
     def _wrote(self, *_: object) -> None:
-        self._loop.remove_writer(self._sock)
+        if self._watched:
+            self._watched = False
+            self._loop.remove_writer(self._sock)
 
     def _read(self) -> None:
         client = self._client
         client.loop_read()
-        while isinstance(self._sock, ssl.SSLSocket) and client.socket() and self._sock.pending():
+        while client.socket() and (client.unread or self._pending()):
             if self._full():
                 break
             client.loop_read()
@@ -241,8 +226,11 @@ class MqttLink:
         if len(self.inbox.receipts) <= listening.receive // 2:
             self._paused = False
             self._loop.add_reader(self._sock, self._read)
-            if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            if self._client.unread or self._pending():
                 self._loop.call_soon(self._read)
+
+    def _pending(self) -> bool:
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def _detach(self) -> None:
         self._loop.remove_reader(self._sock)
@@ -280,7 +268,7 @@ class MqttLink:
     def _on_disconnect(self, c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._loop.call_soon_threadsafe(self._ended, c, str(reason))
 
-    def _ended(self, client: _Client, reason: str) -> None:
+    def _ended(self, client: Client, reason: str) -> None:
         if client is self._client:  # not the one that was refused for its version
             self._lose(reason)
 
