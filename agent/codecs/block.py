@@ -191,7 +191,10 @@ def _integers(v: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.flo
             some = left[_exact(probes[:, left], scale, times)[1]]
             if len(some) == 0:
                 continue
-            whole, good = _exact(v[:, some], scale, times)
+            whole, good = _exact(v if len(some) == k else v[:, some], scale, times)
+            if len(some) == k and good.all():
+                codes[:] = code
+                return codes, whole
             done = some[good]
             ints[:, done] = whole[:, good]
             codes[done] = code
@@ -205,8 +208,9 @@ def _exact(
     v: NDArray[np.float64], scale: float, times: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The nearest integers (n, k), and which columns they give back exactly, -0.0 excepted."""
-    whole = np.rint(v / scale if times else v * scale) + 0.0
-    back = whole * scale if times else whole / scale
+    whole = np.rint(v if scale == 1.0 else v / scale if times else v * scale)
+    whole += 0.0
+    back = whole if scale == 1.0 else whole * scale if times else whole / scale
     same: NDArray[np.bool_] = (back.view(np.int64) == v.view(np.int64)).all(axis=0)
     return whole, same & (np.abs(whole).max(axis=0, initial=0.0) < _EXACT)
 

@@ -46,6 +46,8 @@ class AlarmTable:
             if s.when is not None:
                 gated.setdefault(s.when, []).append(i)
         self._gated = [(c, np.array(some, np.intp)) for c, some in gated.items()]
+        plain = all(s.kind in _NO_VALUE for s in specs)
+        self._simple = plain and not self._gated and not len(self._votes.some)
         self._state = np.zeros(m, np.uint8)
         self._since = np.zeros(m, np.int64)
         self._gone = np.zeros(m, np.bool_)
@@ -68,7 +70,7 @@ class AlarmTable:
         applicable, there is no alarm. A device whose streams are all silent (*peers_dead*: the
         others are) has one alarm, and its tags have none for being Bad.
         """
-        if not self.specs or not len(t):
+        if not self.specs or not len(t) or self._quiet(q):
             return []
         with np.errstate(invalid="ignore"):
             cv, cq, counts = self._values.rows(t, v, q, peers_dead)
@@ -90,6 +92,13 @@ class AlarmTable:
                 value = v[r, self._values.column[i]] if self.specs[i].states else cv[r, i]
                 events.append(self._event(int(i), int(t[r]), value, int(cq[r, i]), active))
         return sorted(events, key=lambda e: e.t_ns)
+
+    def _quiet(self, q: NDArray[np.uint8]) -> bool:
+        """Only what is Bad is watched, and nothing is Bad or was: the usual case."""
+        if not self._simple or self._state.any() or (q < Quality.UNCERTAIN).any():
+            return False
+        self.dead = self._values.dead = False
+        return True
 
     def tick(self, now_ns: int) -> list[AlarmEvent]:
         """Time passed without rows: alarms on silence need no sample to be raised."""

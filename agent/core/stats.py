@@ -1,8 +1,7 @@
 """Counters and gauges: plain numbers that units count and the source ``internal`` reads."""
 
 from collections import deque
-
-import numpy as np
+from math import nan
 
 
 class Stats:
@@ -27,11 +26,16 @@ class Stats:
         self._samples[name].append(value)
 
     def percentile(self, name: str, percent: float) -> float:
-        """Percentile of the last observations of *name*; NaN when there is none."""
-        samples = self._samples.get(name)
-        return (
-            float(np.percentile(np.fromiter(samples, float), percent)) if samples else float("nan")
-        )
+        """Percentile of the last observations of *name*, interpolated; NaN when there is none.
+
+        Plain Python: the first ``np.percentile`` imports for 80 ms, on the loop.
+        """
+        samples = sorted(self._samples.get(name, ()))
+        if not samples:
+            return nan
+        below, part = divmod(percent / 100.0 * (len(samples) - 1), 1.0)
+        low, high = samples[int(below)], samples[min(int(below) + 1, len(samples) - 1)]
+        return low + part * (high - low)
 
     def snapshot(self) -> dict[str, float]:
         """Every number by name, in order; observations as ``name.p50`` and ``name.p99``."""

@@ -9,6 +9,7 @@ from agent.core.alarms import AlarmSpec, AlarmTable
 from agent.core.batch import Batch, bad_row, range_checked
 from agent.core.history import History
 from agent.core.quality import Quality, counts_for_limits, sparkplug, word
+from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow, last_rows, sample_and_hold
 
@@ -188,3 +189,14 @@ def test_a_substituted_value_is_never_scored():
     cut = last_rows(history, np.array([0]), CountWindow(3))
     assert cut is not None
     assert cut.quality == Quality.BAD
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=600), st.floats(0, 100))
+def test_percentiles_are_those_of_numpy(values, percent):
+    """Interpolated between neighbours, over the last 512 observations."""
+    stats = Stats()
+    for value in values:
+        stats.observe("x", value)
+
+    assert np.isclose(stats.percentile("x", percent), np.percentile(values[-512:], percent))
+    assert np.isnan(stats.percentile("y", percent))
