@@ -22,6 +22,8 @@ def run(args: Namespace) -> int:
 
     from agent import logs  # noqa: PLC0415
     from agent.app import serve  # noqa: PLC0415
+    from agent.runtime.loop import loop_factory  # noqa: PLC0415
 
     logs.configure()
-    return asyncio.run(serve(Path(args.file or args.config or CONFIG)))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(serve(Path(args.file or args.config or CONFIG)))
