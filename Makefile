@@ -37,6 +37,10 @@ fault: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME)
 
+# Every figure, into the tables of the page; its prose is by hand.
+bench-book: setup
+	$(BIN)/python -m benchmarks --book docs/benchmarks.md
+
 # The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
 test-systemd: setup
 	bash deploy/test-systemd.sh

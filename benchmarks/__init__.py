@@ -1,0 +1,1 @@
+"""What the agent costs, measured on this machine: ``python -m benchmarks [NAME...] [--json]``."""

@@ -1,0 +1,76 @@
+"""``python -m benchmarks [NAME...] [--json] [--list]``: one JSON object a line, per figure."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import book, flow, footprint, scan, worker
+from benchmarks.figure import Bench, Figure
+from benchmarks.native import Missing
+
+BENCHES = (
+    Bench(("cpu_per_sample",), "CPU of the whole agent per delivered sample", 80, flow.cpu),
+    Bench(("sustained",), "samples per second, agent pinned to one core", 75, flow.sustained),
+    Bench(
+        ("scan_vs_libmodbus", "scan_vs_pymodbus"),
+        "CPU of a Modbus scan per 125-register request",
+        10,
+        scan.scan,
+    ),
+    Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
+    Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
+    Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure what was asked for; figures on stdout, progress and a summary on stderr.
+
+    0 when everything was measured, 69 when something could not be; a figure that is missed is
+    a finding for a reader, not a failure of the program.
+    """
+    args = _arguments(argv)
+    if args.list:
+        for bench in BENCHES:
+            print(f"{' '.join(bench.figures):40}  about {bench.takes_s:3} s  {bench.what}")
+        return 0
+    names = set(args.names)
+    figures: list[Figure] = []
+    code = 0
+    for bench in BENCHES:
+        if names and not names.intersection(bench.figures):
+            continue
+        print(f"{bench.what}: about {bench.takes_s} s ...", file=sys.stderr)
+        try:
+            found = bench.measure()
+        except Missing as e:
+            print(f"{', '.join(bench.figures)}: not measured: {e}", file=sys.stderr)
+            code = 69
+            continue
+        for figure in found:
+            if not names or figure.name in names:
+                print(figure.line(), flush=True)
+                figures.append(figure)
+    if args.book:
+        book.rewrite(args.book, figures)
+    if not args.json:
+        print(book.table(figures), file=sys.stderr)
+    return code
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    known = [name for bench in BENCHES for name in bench.figures]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
+    parser.add_argument("--json", action="store_true", help="no summary on stderr")
+    parser.add_argument("--list", action="store_true", help="what can be measured")
+    parser.add_argument("--book", type=Path, metavar="FILE", help="rewrite the tables of FILE")
+    args = parser.parse_args(argv)
+    if unknown := set(args.names) - set(known):
+        parser.error(f"no such figure: {', '.join(sorted(unknown))} (known: {', '.join(known)})")
+    return args
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
