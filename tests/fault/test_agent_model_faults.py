@@ -105,7 +105,7 @@ BROKEN_FILES = {
     "garbage": (models.garbage, "no model that can be used"),
     "external": (models.external_data, "no model that can be used"),
     "huge": (models.out_of_memory, "the model refuses its input"),
-    "nan": (models.nan, "is not a number"),
+    "nan": (lambda: models.nan(-1e6), "is not a number"),  # also for the noise of a first trial
     "endless": (models.endless, "no answer within"),
     "crash": (models.crash, "SIGFPE"),
     "segfault": (models.segfault, "SIGFPE"),

@@ -12,6 +12,7 @@ from simulators.agent_process import AgentProcess
 from simulators.registry_server import RegistryServer
 from tests.agents import told
 from tests.models_bench import MODEL, document
+from tests.tools import until
 
 
 async def edge_agent(*words):
@@ -46,6 +47,8 @@ async def test_a_version_is_listed_pulled_and_rolled_back(tmp_path):
         async with running(tmp_path, registry) as (run, _):
             code, out, _ = await run("pull", "m", "--json")
             assert (code, json.loads(out)["version"]) == (0, "1")
+            # The agent looks by itself within 5 s of its start, then not for an hour.
+            await until(lambda: len([p for p, _ in registry.requests if "index" in p]) >= 2, 15)
             registry.publish("m", "2", models.with_metadata(models.tiny(), v="2"))
             code, out, _ = await run("pull", "m")
             assert (code, "version: 2" in out, "result: activated" in out) == (0, True, True)
