@@ -130,6 +130,7 @@ def test_every_topic_is_in_the_document_and_in_the_schema():
         "model",
         "pair",
         "row",
+        "standing",
         "value",
     }
 

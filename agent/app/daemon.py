@@ -23,6 +23,7 @@ from agent.core.errors import ConfigError, TransientError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
+from agent.runtime.alarmlist import told
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, socket_path
 from agent.runtime.overrides import Overrides
@@ -312,8 +313,13 @@ class Daemon:
             thin=Thin() if section.report == "change" else None,
             history_rate=section.history_rate,
             facts=self._facts,
-            alarms=lambda: list(self.pipeline.alarms.active.values()),
+            alarms=self._alarms,
         )
+
+    def _alarms(self) -> list[Mapping[str, Any]]:
+        """What the retained list of alarms says: those that stand, or wait to be acknowledged."""
+        some = self.pipeline.alarms.standing.values()
+        return told(s for s in some if s.active or not s.acked)
 
     def _facts(self) -> Mapping[str, Any]:
         """What the retained status says."""

@@ -10,6 +10,7 @@ from agent.config.meaning import meaning
 from agent.config.schema import ModelSection, Settings
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, GridWindow, Window
+from agent.runtime.flood import FloodLimit
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Wiring
 from agent.runtime.trial import Fit
@@ -115,6 +116,7 @@ def wiring(settings: Settings) -> Wiring:
             {"agent"} | {f"model/{i}" for m in settings.models.values() for i in m.instances}
         ),
         {s: tuple(d) for s, d in meaning(settings, device_streams(settings)).tables.items()},
+        FloodLimit(settings.alarm_flood.max, settings.alarm_flood.per_s),
     )
 
 

@@ -7,6 +7,7 @@ from agent import __version__
 from agent.config.schema import ModelSection
 from agent.core.quality import word
 from agent.core.tag import Tag
+from agent.runtime.alarmlist import told
 from agent.runtime.units import Running, State
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "devices": {n: _device(daemon, n) for n in settings.devices},
         "tags": _tags(daemon, now_ns),
         "models": _models(daemon),
-        "alarms": list(daemon.pipeline.alarms.active.values()),
+        "alarms": told(daemon.pipeline.alarms.active.values()),
         "sinks": {n: _sink(daemon, n) for n in settings.sinks},
         "journal": {
             "durable": daemon.store.journal.durable,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent.app.alarmverbs import AlarmVerbs
 from agent.app.handverbs import HandVerbs
 from agent.app.status import status
 from agent.app.tagverbs import TagVerbs
@@ -31,6 +32,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         }
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
+        | AlarmVerbs(daemon).table()
     )
 
 

@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -163,6 +163,10 @@ def alarm(stored: Stored, event: AlarmEvent) -> bytes:
         "text": event.text,
         "by": event.by,
     }
+    if event.first_out is not None:
+        message["first_out"] = event.first_out
+    if event.label:
+        message["label"] = event.label
     if not stored.durable:
         message["durable"] = False
     return orjson.dumps(message)
@@ -189,13 +193,14 @@ def status(online: bool, since_ns: int, facts: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"v": 1, "online": online, "since": timestamp(since_ns), **facts})
 
 
-def alarms(active: Sequence[Mapping[str, Any]]) -> bytes:
-    """Which alarms stand."""
-    listed: Iterable[dict[str, Any]] = (
-        {k: v for k, v in a.items() if k != "since_ns"} | {"since": timestamp(int(a["since_ns"]))}
-        for a in active
-    )
-    return orjson.dumps({"v": 1, "active": list(listed)})
+def alarms(standing: Sequence[Mapping[str, Any]]) -> bytes:
+    """Which alarms stand, and which are over without having been acknowledged."""
+    listed: dict[str, list[dict[str, Any]]] = {"active": [], "cleared": []}
+    for a in standing:
+        entry = {k: v for k, v in a.items() if k not in {"since_ns", "active"}}
+        entry["since"] = timestamp(int(a["since_ns"]))
+        listed["active" if a.get("active", True) else "cleared"].append(entry)
+    return orjson.dumps({"v": 1, **listed})
 
 
 def reply(at_ns: int, facts: Mapping[str, Any]) -> bytes:

@@ -142,3 +142,10 @@ class AlarmSection(Section):
             advice=self.advice,
             group=self.group,
         )
+
+
+class FloodSection(Section):
+    """How many changes of alarms are told one by one; the others are told when it is over."""
+
+    max: int = Field(100, ge=1, le=100_000)
+    per_s: Seconds = Field(10.0, alias="per", gt=0, le=3600)

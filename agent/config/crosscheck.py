@@ -15,7 +15,7 @@ from agent.core.tag import TagSet
 RESERVED: Final = ("agent", "model")
 """Device names that would collide with streams of the agent itself."""
 
-OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out")
+OWN_ALARMS: Final = ("agent.not_durable", "agent.model_out", "agent.flood")
 """Alarms that the agent raises about itself."""
 
 _NO_TEXT: Final = "Choose a tag that is a number; for states that are codes use `enum:`."

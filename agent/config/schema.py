@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.alarms import AlarmSection, Votes, check_votes
+from agent.config.alarms import AlarmSection, FloodSection, Votes, check_votes
 from agent.config.base import Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
@@ -143,13 +143,27 @@ class JournalConfig(Section):
     wear_per_day: Bytes = 1_000_000_000
 
 
+RemoteVerb = Literal[
+    "read",
+    "write",
+    "reload",
+    "models.pull",
+    "models.rollback",
+    "alarms.list",
+    "alarms.ack",
+    "alarms.shelve",
+    "alarms.unshelve",
+    "alarms.confirm",
+    "alarms.dismiss",
+]
+"""What may be asked over a broker, where the configuration allows it."""
+
+
 class CommandsSection(Section):
     """Requests over a broker, on ``{root}/_cmd/{verb}``. Without this section there are none."""
 
     sinks: list[Name] = Field(min_length=1)
-    verbs: list[Literal["read", "write", "reload", "models.pull", "models.rollback"]] = Field(
-        min_length=1
-    )
+    verbs: list[RemoteVerb] = Field(min_length=1)
     max_size: Bytes = Field(16_000, ge=256, le=256_000)
     max_ahead_s: Seconds = Field(600.0, alias="max_ahead", gt=0, le=86_400)
     remember: int = Field(1000, ge=1, le=100_000)
@@ -209,6 +223,7 @@ class Settings(Section):
     derived: dict[DerivedName, DerivedSection] = Field(default_factory=dict)
     models: dict[Name, ModelSection] = Field(default_factory=dict)
     alarms: dict[Name, AlarmSection] = Field(default_factory=dict)
+    alarm_flood: FloodSection = Field(default_factory=lambda: FloodSection.model_validate({}))
     bad_after_s: MaybeSeconds = Field(60.0, alias="bad_after")
     journal: JournalConfig = Field(default_factory=lambda: JournalConfig.model_validate({}))
     sinks: dict[Name, Section] = Field(default_factory=dict)

@@ -5,6 +5,9 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 FIXED: Final = (
+    "alarms.active",
+    "alarms.unacked",
+    "alarms.withheld",
     "clock.steps",
     "clock.synced",
     "commands.dropped",

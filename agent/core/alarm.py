@@ -76,6 +76,8 @@ class AlarmEvent:
         value: What was compared with the limit; NaN when the sample is Bad.
         q: Quality code of the sample.
         by: ``agent``, or who acknowledged or shelved it.
+        first_out: Was it the first of its group; None when it has none.
+        label: ``confirmed`` or ``dismissed``, once somebody has said so.
     """
 
     alarm: str
@@ -92,6 +94,8 @@ class AlarmEvent:
     by: str = "agent"
     acked: bool = False
     shelved: bool = False
+    first_out: bool | None = None
+    label: str = ""
 
 
 def bad_alarm(tag: str) -> str:

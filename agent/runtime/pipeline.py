@@ -14,6 +14,7 @@ from agent.core.tag import TagSet
 from agent.core.texts import Texts
 from agent.runtime.alarmlist import AlarmList
 from agent.runtime.derivation import Derivation
+from agent.runtime.flood import FloodLimit
 
 
 class Arrivals(Protocol):
@@ -40,6 +41,7 @@ class Wiring:
         bad_after_ns: How long a tag may be Bad before its own alarm; None for never.
         made: Streams that the agent makes itself; their columns are known with the first batch.
         derived: Stream -> what is derived from it, each after those it needs.
+        flood: How many changes of alarms are told one by one.
     """
 
     rings: Mapping[str, int] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Wiring:
     bad_after_ns: int | None = None
     made: frozenset[str] = frozenset({"agent"})
     derived: Mapping[str, Sequence[Derived]] = field(default_factory=dict)
+    flood: FloodLimit = field(default_factory=FloodLimit)
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class Pipeline:
         self._journal, self._clock, self._stats = journal, clock, stats
         self._wiring = Wiring()
         self._family: dict[str, list[str]] = {}
-        self.alarms = AlarmList(journal, state, self._offer)
+        self.alarms = AlarmList(journal, state, self._offer, clock, stats)
         self.alarms.changed = self._alarms_changed
         self.derivation = Derivation(state, texts or Texts(state))
         self.channels: dict[str, Channel] = {}
@@ -88,6 +91,8 @@ class Pipeline:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
         self._wiring = wiring
         self._family = _families(streams)
+        self.alarms.known = {s.name: s for s in wiring.alarms}
+        self.alarms.flood.limit = wiring.flood
         for stream in self.channels.keys() - streams.keys() - wiring.made:
             del self.channels[stream]
         for stream, tags in streams.items():
@@ -156,6 +161,7 @@ class Pipeline:
         for channel in list(self.channels.values()):
             if events := channel.alarms.tick(now_ns):
                 self.alarms.take(events)
+        self.alarms.tick()
 
     def _into_ring(self, batch: Batch) -> Channel:
         """The channel of *batch*, its rows at the end of its ring."""
@@ -174,13 +180,14 @@ class Pipeline:
         """The channel of *stream*, made anew only where tags, alarms or ring differ."""
         old = self.channels.get(stream)
         specs = self._specs(stream, tags)
+        self.alarms.known |= {s.name: s for s in specs}
         rows = self._wiring.rings.get(stream, 0)
         same_tags = old is not None and old.tags == tags
         if old is not None and same_tags and old.alarms.specs == specs:
             table = old.alarms
         else:
             table = AlarmTable(stream, tags, specs)
-            table.restore(self.alarms.standing())
+            table.restore(self.alarms.restored())
             if old is not None:
                 table.inherit(old.alarms)
         ring = old.history if old is not None and same_tags else None

@@ -80,7 +80,7 @@ async def test_what_a_consumer_needs_is_retained_and_comes_first(tmp_path):
         for stream in ("count", "quiet"):
             assert topics.index(f"edge/gw/_birth/{stream}") < topics.index(f"edge/gw/data/{stream}")
         assert topics.index("edge/gw/_birth/agent") < topics.index("edge/gw/_metrics")
-        assert here.last("_alarms") == {"v": 1, "active": []}
+        assert here.last("_alarms") == {"v": 1, "active": [], "cleared": []}
         assert here.last("_status")["online"]
         with Collector(here.broker.url, "edge/#") as late:
             await until(lambda: any("_birth/quiet" in m.topic for m in late.messages))

@@ -74,7 +74,7 @@ async def test_every_kind_of_message_keeps_the_contract(ctx):
                                     "durable": True, "lineage": "0a1b2c3d"})  # fmt: skip
             await s.publish_alarms([{"alarm": "hot", "tag": "pump1/flow", "since_ns": T0,
                                      "priority": 2, "value": 1.0, "limit": 0.5,
-                                     "text": ""}])  # fmt: skip
+                                     "text": "", "acked": False, "shelved": False}])  # fmt: skip
             await s.announce("pump1", TAGS)
             await s.send(stored())
             await s.send(stored(rows=3, lane=Lane.HISTORY))
