@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import book, flow, footprint, scan, worker
+from benchmarks import alarms, book, flow, footprint, scan, worker
 from benchmarks.figure import Bench, Figure
 from benchmarks.native import Missing
 
@@ -19,6 +19,12 @@ BENCHES = (
         scan.scan,
     ),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
+    Bench(
+        ("alarms_quiet", "alarms_flood"),
+        "1,000 alarms over 1,000 tags at 10 Hz",
+        15,
+        alarms.alarms,
+    ),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
 )

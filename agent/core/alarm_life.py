@@ -4,7 +4,7 @@ Values only; whoever holds them decides when they change and where they are kept
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from agent.core.alarm import AlarmEvent, AlarmSpec
@@ -88,7 +88,10 @@ class Standing:
 
     def facts(self) -> dict[str, Any]:
         """As JSON, for the state store."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS: Final = tuple(f.name for f in fields(Standing))
 
 
 def raised(before: Standing | None, event: AlarmEvent, spec: AlarmSpec | None) -> Standing:
@@ -108,14 +111,9 @@ def raised(before: Standing | None, event: AlarmEvent, spec: AlarmSpec | None) -
         spec.group if spec else "",
         acked=event.priority >= JOURNAL_ONLY,
     )
-    if before is None:
+    if before is None or not before.shelved:
         return one
-    return replace(
-        one,
-        shelved_until_ns=before.shelved_until_ns,
-        shelved_by=before.shelved_by,
-        told=before.told,
-    )
+    return one.shelve(before.shelved_until_ns, before.shelved_by)
 
 
 def quiet(spec: AlarmSpec) -> Standing:
@@ -128,8 +126,7 @@ def quiet(spec: AlarmSpec) -> Standing:
 
 def standing_from(facts: Mapping[str, Any]) -> Standing | None:
     """What `Standing.facts` wrote; None when it is nothing of the kind."""
-    known = {f.name for f in fields(Standing)}
     try:
-        return Standing(**{k: v for k, v in facts.items() if k in known})
+        return Standing(**{k: v for k, v in facts.items() if k in _FIELDS})
     except TypeError:
         return None

@@ -72,7 +72,8 @@ class AlarmList:
             before = self.standing.get(event.alarm)
             if event.active:
                 one = raised(before, event, self.known.get(event.alarm))
-                one = replace(one, first_out=self._is_first(one))
+                if one.group:
+                    one = replace(one, first_out=self._is_first(one))
             elif before is None:
                 continue
             else:
@@ -81,7 +82,7 @@ class AlarmList:
             if passes:
                 told = True
                 self._say(one, event)
-                self._keep(replace(one, told=event.active))
+                self._keep(one if one.told == event.active else replace(one, told=event.active))
             else:
                 self.standing[one.alarm] = replace(one, told=before is not None and before.told)
                 self._unsaved.add(one.alarm)
@@ -110,7 +111,7 @@ class AlarmList:
 
     def _is_first(self, one: Standing) -> bool:
         """No other alarm of its group stands, or waits to be acknowledged."""
-        return bool(one.group) and not any(
+        return not any(
             other.group == one.group and (other.active or not other.acked)
             for name, other in self.standing.items()
             if name != one.alarm
