@@ -16,6 +16,9 @@ _BITS: Final = {1: 8, 2: 16, 3: 32, 4: 64}
 
 _UNSIGNED: Final = {5: 8, 6: 16, 7: 32, 8: 64, 13: 64}
 
+_INT_VALUE: Final = 10
+"""A field of 32 bits; what an encoder writes beyond is cut off, as protobuf does."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Value = float | int | bool | str | None
@@ -36,6 +39,8 @@ class Metric:
         datatype: 0 when it is not said: births say it, data need not.
         value: None for null, and for kinds of values that are none for us (datasets, templates).
         quality: Sparkplug's: 0 bad, 192 good, 500 stale.
+        kind: Number of the field that the value was in.
+        historical: It was kept while there was no connection: never the value of now.
     """
 
     name: str = ""
@@ -45,17 +50,33 @@ class Metric:
     value: Value = None
     quality: int = 192
     kind: int = 0
+    historical: bool = False
 
     def typed(self, datatype: int) -> Value:
-        """The value as *datatype* of the birth means it: integers travel without a sign."""
+        """The value as *datatype* of the birth means it: integers travel without a sign.
+
+        Raises `BadPayload` for one that does not fit its type, or whose type nobody has told.
+        """
         value, datatype = self.value, self.datatype or datatype
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if bits := _BITS.get(datatype):
-            value &= (1 << bits) - 1
+            return self._signed(value, bits)
+        if not datatype:
+            raise BadPayload("an integer whose type no birth has told")
+        if value >> _UNSIGNED.get(datatype, 64):
+            raise BadPayload(f"{value} is too large for its type")
+        return value
+
+    def _signed(self, value: int, bits: int) -> int:
+        """Two's complement, of its own width or extended to that of the field."""
+        if value < 1 << bits:
             return value - (1 << bits) if value >> (bits - 1) else value
-        bits = _UNSIGNED.get(datatype)
-        return value & ((1 << bits) - 1) if bits else value
+        field = 32 if self.kind == _INT_VALUE else 64
+        value -= 1 << field
+        if value < -(1 << (bits - 1)):
+            raise BadPayload(f"{value + (1 << field)} is too large for its type")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +108,14 @@ def decode(data: bytes) -> Payload:
     return Payload(timestamp, seq, tuple(metrics))
 
 
-_WIRE: Final = {1: _BYTES, 2: _VARINT, 3: _VARINT, 4: _VARINT, 7: _VARINT, 9: _BYTES,
+_WIRE: Final = {1: _BYTES, 2: _VARINT, 3: _VARINT, 4: _VARINT, 5: _VARINT, 7: _VARINT, 9: _BYTES,
                 10: _VARINT, 11: _VARINT, 12: _FIXED32, 13: _FIXED64, 14: _VARINT,
                 15: _BYTES}  # fmt: skip
 
 
 def _metric(data: bytes) -> Metric:
     name, alias, timestamp, datatype, null, quality = "", None, None, 0, False, 192
+    historical = False
     value: Value = None
     kind = 0
     for number, wire, raw in _fields(data):
@@ -107,17 +129,22 @@ def _metric(data: bytes) -> Metric:
             timestamp = _int(raw)
         elif number == 4:
             datatype = _int(raw)
+        elif number == 5:
+            historical = bool(raw)
         elif number == 7:
             null = bool(raw)
         elif number == 9:
             quality = _quality(_blob(raw), quality)
         elif 10 <= number <= 19:
             kind, value = number, _value(number, raw)
-    return Metric(name, alias, timestamp, datatype, None if null else value, quality, kind)
+    value = None if null else value
+    return Metric(name, alias, timestamp, datatype, value, quality, kind, historical)
 
 
 def _value(number: int, raw: int | bytes) -> Value:
-    if number in (10, 11):
+    if number == _INT_VALUE:
+        return _int(raw) & 0xFFFFFFFF
+    if number == 11:
         return _int(raw)
     if number == 12:
         return float(struct.unpack("<f", _blob(raw))[0])

@@ -73,7 +73,11 @@ class Inbox:
         self, filters: Sequence[str], qos: int, *, as_published: bool
     ) -> dict[str, str]:
         if self._v5:
-            options = SubscribeOptions(qos=qos, retainAsPublished=as_published)
+            options = SubscribeOptions(
+                qos=qos,
+                retainAsPublished=as_published,
+                retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+            )
             code, mid = self._client.subscribe([(f, options) for f in filters])
         else:
             code, mid = self._client.subscribe([(f, qos) for f in filters])

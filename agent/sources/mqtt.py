@@ -19,6 +19,7 @@ from agent.links.mqtt_peer import Incoming, Listening, Receipt
 from agent.links.names import Lookup
 from agent.sources.mqtt_check import refusals
 from agent.sources.mqtt_feed import Feed
+from agent.sources.mqtt_rows import LOST_S
 from agent.sources.mqtt_sparkplug import SparkplugFeed
 from agent.sources.mqtt_tags import MqttTag, TimeSection
 from agent.sources.mqtt_topics import Topic, template
@@ -225,12 +226,14 @@ class MqttSource:
             self._link.tell(topic, payload)
 
     async def _age(self) -> None:
-        """Tags that are silent too long become held, then Bad; a dead disk owes nothing."""
+        """Rows that time alone makes: nobody heard, no connection. A dead disk owes nothing."""
         after_s, clock = self._config.stale_after_s, self._ctx.clock
         while True:
             await asyncio.sleep(1.0 if after_s is None else min(1.0, after_s / 4))
-            for rows in self._feed.rows.values() if after_s is not None else ():
-                batch = rows.stale(after_s or 0.0, clock.wall_ns(), clock.mono_s())
+            now_s = clock.mono_s()
+            there = self._connected or now_s - self._since_s < LOST_S
+            for rows in self._feed.rows.values():
+                batch = rows.aged(after_s, clock.wall_ns(), now_s, connected=there)
                 if batch is not None:
                     self._feed.count("stale_rows")
                     self._emit(batch)

@@ -176,7 +176,7 @@ def csv_rows(
     decimal: str = ".",
 ) -> list[Row]:
     """One row per line, in the order of their times."""
-    lines = [line for line in _text(payload).splitlines() if line.strip()]
+    lines = [line for line in _text(payload).split("\n") if line.strip()]
     if not lines or len(lines) > LINES:
         raise PayloadError(f"{len(lines)} lines; a message has 1 to {LINES}")
     rows: list[Row] = []

@@ -36,7 +36,7 @@ EARLIEST_NS: Final = 946_684_800 * 10**9
 """2000-01-01: a device that says less has never had the time."""
 
 _TOPICS: Final = 1000
-"""Topics of which it is remembered that they are wrong."""
+"""Topics of which it is remembered whose they are, and that they are wrong."""
 
 _SAY_AGAIN_S: Final = 60.0
 
@@ -53,10 +53,11 @@ class Feed:
         self._name, self._config, self._ctx = name, config, ctx
         sets: Mapping[str, TagSet] = config.tag_sets(name)
         self.rows = {
-            key: Rows(stream, sets[stream], ctx.texts, config.t_by)
+            key: Rows(stream, sets[stream], ctx.texts, config.t_by, ctx.clock.mono_s())
             for key, stream in config.stream_names(name).items()
         }
         self._routes = _routes(config)
+        self._topics: dict[str, list[tuple[str, str, Columns]]] = {}
         self._decode = DECODERS.get(config.format, DECODERS["json"])
         if config.format == "csv":
             delimiter = "\t" if config.delimiter == "tab" else config.delimiter
@@ -74,23 +75,30 @@ class Feed:
 
     def take(self, message: Incoming) -> list[Batch]:
         """The rows of a message; a flaw in it becomes Bad samples, and is counted and said."""
-        levels = message.topic.split("/")
         batches: list[Batch] = []
-        known = False
+        matching = self._matching(message.topic)
         self.count("messages")
-        for route, columns in self._routes:
-            key = route.match(levels)
-            if key is None:
-                continue
-            known = True
+        for name, key, columns in matching:
             if key not in self.rows:
-                self.flaw(f"`{key:.60}` is not listed under `each: {route.name}`", message.topic)
+                self.flaw(f"`{key:.60}` is not listed under `each: {name}`", message.topic)
                 self.count("strangers")
                 continue
             batches.append(self._message(key, columns, message))
-        if not known:
+        if not matching:
             self.count("strangers")
         return batches
+
+    def _matching(self, topic: str) -> list[tuple[str, str, Columns]]:
+        """Of each route of *topic*: the name in braces, what stands there, the tags."""
+        found = self._topics.get(topic)
+        if found is None:
+            levels = topic.split("/")
+            keys = ((route, route.match(levels), columns) for route, columns in self._routes)
+            found = [(route.name, key, columns) for route, key, columns in keys if key is not None]
+            if len(self._topics) >= _TOPICS:
+                self._topics.clear()
+            self._topics[topic] = found
+        return found
 
     def _message(self, key: str, columns: Columns, message: Incoming) -> Batch:
         arrived_ns = self._ctx.clock.wall_ns()
@@ -118,9 +126,9 @@ class Feed:
         tag = self.rows[key].tags.tags[flawed[0]].name
         self.flaw(f"{tag}: {flawed[1].why}", topic)
 
-    def batch(self, key: str, found: list[Row], arrived_ns: int) -> Batch:
+    def batch(self, key: str, found: list[Row], arrived_ns: int, *, past: bool = False) -> Batch:
         """The batch of the rows *found*, counted."""
-        batch = self.rows[key].batch(found, arrived_ns, self._ctx.clock.mono_s())
+        batch = self.rows[key].batch(found, arrived_ns, self._ctx.clock.mono_s(), past=past)
         self.count("received_batches")
         self.count("received_samples", sum(len(row) for _, row in found))
         if wrong := sum(s.q < Quality.UNCERTAIN for _, row in found for s in row.values()):

@@ -15,6 +15,12 @@ from agent.sources.mqtt_decode import Row, Sample
 
 _LAST: Final = int(Quality.UNCERTAIN_LAST)
 
+LOST_S: Final = 30.0
+"""After so long without a broker, or after a death, nobody can say what the values are."""
+
+AGAIN_S: Final = 5.0
+"""Silence is told again so often: an alarm on it needs rows whose time goes on."""
+
 
 class Rows:
     """The columns of one stream as they were last told.
@@ -25,32 +31,45 @@ class Rows:
     """
 
     def __init__(
-        self, stream: str, tags: TagSet, texts: Texts, t_by: Literal["agent", "device"]
+        self,
+        stream: str,
+        tags: TagSet,
+        texts: Texts,
+        t_by: Literal["agent", "device"],
+        now_s: float,
     ) -> None:
         self.stream, self.tags, self._texts, self._t_by = stream, tags, texts, t_by
         k = len(tags)
         self._v = np.full(k, np.nan)
         self._q = np.full(k, int(Quality.BAD_NOT_CONNECTED), np.uint8)
         self._t = np.full(k, np.iinfo(np.int64).min)
-        self._seen_s = np.full(k, -inf)
+        self._seen_s = np.full(k, now_s)
+        self._told_s, self._died_s, self._lost = -inf, inf, False
         self._newest = int(np.iinfo(np.int64).min)
         self._behind = 0
 
-    def batch(self, rows: Sequence[Row], arrived_ns: int, now_s: float) -> Batch:
-        """The rows, each with all columns; times that are missing are that of the arrival."""
+    def batch(
+        self, rows: Sequence[Row], arrived_ns: int, now_s: float, *, past: bool = False
+    ) -> Batch:
+        """The rows, each with all columns; times that are missing are that of the arrival.
+
+        *past*: their device says that none of it is of now: all are late, whatever their times.
+        """
+        self._died_s, self._lost = inf, False
         n, k = len(rows), len(self.tags)
         t, late = np.empty(n, np.int64), np.zeros(n, np.bool_)
         v, q = np.empty((n, k)), np.empty((n, k), np.uint8)
         for r, (own, found) in enumerate(rows):
             at = self._told(arrived_ns) if own is None else own
-            late[r] = own is not None and at < self._newest
+            late[r] = past or (own is not None and at < self._newest)
             if own is not None and not late[r]:
                 self._behind = arrived_ns - own
-            t[r], self._newest = at, max(self._newest, at)
+            t[r], self._newest = at, self._newest if past else max(self._newest, at)
             self._held(v[r], q[r], late=bool(late[r]))
             for i, one in found.items():
                 v[r, i], q[r, i] = self._value(i, one), one.q
-                self._take(i, at, v[r, i], one.q, now_s)
+                if not past:
+                    self._take(i, at, v[r, i], one.q, now_s)
         return Batch(self.stream, self.tags, t, v, q, self._t_by, late=late if late.any() else None)
 
     def _told(self, arrived_ns: int) -> int:
@@ -82,38 +101,51 @@ class Rows:
 
     def death(self, arrived_ns: int, now_s: float) -> Batch | None:
         """Their device says that it is gone: what is known of it is of the past."""
-        return self._aged(
-            np.flatnonzero(self._q > _LAST), Quality.UNCERTAIN_LAST, arrived_ns, now_s
-        )
+        self._died_s = min(now_s, self._died_s)
+        known = self._q > _LAST
+        self._q[known] = _LAST
+        return self._row(self._v, self._q, arrived_ns) if known.any() else None
 
-    def stale(self, after_s: float, arrived_ns: int, now_s: float) -> Batch | None:
-        """A row when tags were silent for *after_s* (held), or twice as long (Bad); else None."""
-        silent_s = now_s - self._seen_s
-        silent_s[np.isinf(silent_s)] = 0.0  # never came: Bad already
-        gone = np.flatnonzero((silent_s > 2 * after_s) & (self._q >= Quality.UNCERTAIN))
-        if len(gone):
-            return self._aged(gone, Quality.BAD_COMM, arrived_ns, now_s)
-        return self._aged(
-            np.flatnonzero((silent_s > after_s) & (self._q > _LAST)),
-            Quality.UNCERTAIN_LAST,
-            arrived_ns,
-            now_s,
-        )
-
-    def _aged(
-        self,
-        columns: NDArray[np.intp],
-        q: Quality,
-        arrived_ns: int,
-        now_s: float,
+    def aged(
+        self, after_s: float | None, arrived_ns: int, now_s: float, *, connected: bool
     ) -> Batch | None:
-        if not len(columns):
+        """The row that time alone makes, now and then; None when there is nothing new to say.
+
+        Without a connection, or some time after a death, no value is known. Otherwise a tag that
+        is silent for *after_s* is held, and Bad when it is for twice as long.
+        """
+        if not connected or now_s - self._died_s > LOST_S:
+            return self._unheard(arrived_ns, now_s)
+        if self._lost:
+            self._lost = False
+            return self._row(self._v, self._q, arrived_ns)
+        return None if after_s is None else self._silent(after_s, arrived_ns, now_s)
+
+    def _unheard(self, arrived_ns: int, now_s: float) -> Batch | None:
+        if self._lost and now_s - self._told_s < AGAIN_S:
             return None
-        self._q[columns] = q
-        if q < Quality.UNCERTAIN:
-            self._v[columns] = np.nan
-        row = {i: Sample(float(self._v[i]), int(q)) for i in columns.tolist()}
-        seen_s = self._seen_s.copy()
-        found = self.batch([(None, row)], arrived_ns, now_s)
-        self._seen_s = seen_s
-        return found
+        self._lost, self._told_s = True, now_s
+        nothing = np.full(len(self.tags), np.nan)
+        q = np.full(len(self.tags), int(Quality.BAD_NOT_CONNECTED), np.uint8)
+        return self._row(nothing, q, arrived_ns)
+
+    def _silent(self, after_s: float, arrived_ns: int, now_s: float) -> Batch | None:
+        silent_s = now_s - self._seen_s
+        held = (silent_s > after_s) & (self._q > _LAST)
+        gone = silent_s > 2 * after_s
+        fresh = gone & (self._q != Quality.BAD_COMM)
+        again = gone.any() and now_s - self._told_s >= AGAIN_S
+        if not (held.any() or fresh.any() or again):
+            return None
+        self._q[held] = _LAST
+        self._q[gone], self._v[gone] = Quality.BAD_COMM, np.nan
+        self._told_s = now_s
+        return self._row(self._v, self._q, arrived_ns)
+
+    def _row(self, v: NDArray[np.float64], q: NDArray[np.uint8], arrived_ns: int) -> Batch:
+        """One row without a message: whatever has a value holds it."""
+        at = self._told(arrived_ns)
+        self._newest = max(self._newest, at)
+        q = np.where(q >= Quality.UNCERTAIN, np.minimum(q, _LAST), q).astype(np.uint8)
+        t = np.array([at], np.int64)
+        return Batch(self.stream, self.tags, t, v.reshape(1, -1).copy(), q[None], self._t_by)

@@ -9,8 +9,9 @@ from agent.config.base import Context
 from agent.core.batch import Batch
 from agent.core.quality import Quality
 from agent.links.mqtt_peer import Incoming
-from agent.sources.mqtt_decode import PayloadError, Row, Sample, bounded, sample
+from agent.sources.mqtt_decode import PayloadError, Row, Sample, bad, bounded, sample
 from agent.sources.mqtt_feed import Feed
+from agent.sources.mqtt_tags import MqttTag
 
 if TYPE_CHECKING:
     from agent.sources.mqtt import MqttConfig
@@ -26,16 +27,22 @@ class _Node:
     """What an edge node has told of itself.
 
     Attributes:
-        names: Alias -> name and datatype; valid until its next birth.
+        names: (device, alias) -> name and datatype; valid until its death or next birth.
         types: (device, name) -> datatype.
     """
 
-    names: dict[int, tuple[str, int]] = field(default_factory=dict)
+    names: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
     types: dict[tuple[str, str], int] = field(default_factory=dict)
     bdseq: int | None = None
     seq: int | None = None
     born: bool = False
     asked_s: float = -inf
+
+    def forget(self, device: str) -> None:
+        """What *device* has told is no longer so; without a name, what all of them have."""
+        for told in (self.names, self.types):
+            for key in [k for k in told if not device or k[0] == device]:
+                del told[key]  # type: ignore[arg-type]
 
 
 class SparkplugFeed(Feed):
@@ -88,8 +95,11 @@ class SparkplugFeed(Feed):
             self._counted(kind, state, node, payload)
             if key is None:
                 return []
-            rows = self._rows(state, node, device, payload, birth=kind.endswith("BIRTH"))
-            for t, _ in rows:
+            found = [
+                self._rows(state, node, device, payload, birth=kind.endswith("BIRTH"), past=past)
+                for past in (True, False)
+            ]
+            for t, _ in (*found[0], *found[1]):
                 self.plausible(t, arrived_ns)
         except (BadPayload, PayloadError) as e:
             self.count("unusable_messages")
@@ -97,12 +107,15 @@ class SparkplugFeed(Feed):
             if key is None:
                 return []
             columns = list(range(len(self._columns)))
-            bad = [self.rows[key].all_bad(columns, str(e), Quality.BAD_DEVICE)]
-            return [self.batch(key, bad, arrived_ns)]
-        if not rows:
-            return []
-        self.judge(key, rows, message.topic)
-        return [self.batch(key, rows, arrived_ns)]
+            none = [self.rows[key].all_bad(columns, str(e), Quality.BAD_DEVICE)]
+            return [self.batch(key, none, arrived_ns)]
+        if found != [[], []]:
+            self.judge(key, [*found[0], *found[1]], message.topic)
+        return [
+            self.batch(key, rows, arrived_ns, past=past)
+            for rows, past in zip(found, (True, False), strict=True)
+            if rows
+        ]
 
     def _key(self, node: str, device: str) -> str | None:
         """The stream that a topic feeds; None when it is not one of ours."""
@@ -116,16 +129,15 @@ class SparkplugFeed(Feed):
         return key if key in self.rows else None
 
     def _birth(self, kind: str, state: _Node, device: str, payload: Payload) -> None:
+        state.forget(device)
         if kind == "NBIRTH":
-            state.names.clear()
-            state.types.clear()
             state.born = True
             state.bdseq = _bdseq(payload)
         for metric in payload.metrics:
             if metric.name and len(state.types) < _ALIASES:
                 state.types[device, metric.name] = metric.datatype
                 if metric.alias is not None:
-                    state.names[metric.alias] = metric.name, metric.datatype
+                    state.names[device, metric.alias] = metric.name, metric.datatype
 
     def _counted(self, kind: str, state: _Node, node: str, payload: Payload) -> None:
         """Sequence numbers run from 0 to 255 over all messages of a node: a gap is a loss."""
@@ -144,7 +156,7 @@ class SparkplugFeed(Feed):
             if state.bdseq is not None and told is not None and told != state.bdseq:
                 return []  # of an older connection of the node
             state.born, state.seq = False, None
-            state.names.clear()
+        state.forget(device)
         clock = self._ctx.clock
         found = []
         for key in self.rows:
@@ -156,14 +168,26 @@ class SparkplugFeed(Feed):
         return found
 
     def _rows(
-        self, state: _Node, node: str, device: str, payload: Payload, *, birth: bool
+        self,
+        state: _Node,
+        node: str,
+        device: str,
+        payload: Payload,
+        *,
+        birth: bool,
+        past: bool,
     ) -> list[Row]:
-        """One row per time: metrics of one message may be of different instants."""
+        """One row per time: metrics of one message may be of different instants.
+
+        Those of the *past* are rows of their own.
+        """
         by_time: dict[int | None, dict[int, Sample]] = {}
         for metric in payload.metrics:
+            if metric.historical is not past:
+                continue
             name, datatype = metric.name, state.types.get((device, metric.name), 0)
             if not name and metric.alias is not None:
-                known = state.names.get(metric.alias)
+                known = state.names.get((device, metric.alias))
                 if known is None:
                     self.count("unknown_aliases")
                     self._ask(state, node)
@@ -174,7 +198,7 @@ class SparkplugFeed(Feed):
             i, tag = self._columns[name]
             ms = metric.timestamp if metric.timestamp is not None else payload.timestamp
             t = None if ms is None else ms * 10**6
-            by_time.setdefault(t, {})[i] = _judged(sample(tag, metric.typed(datatype)), metric)
+            by_time.setdefault(t, {})[i] = _sample(tag, metric, datatype)
         if not birth and not state.born:
             self._ask(state, node)
         return sorted(by_time.items(), key=lambda r: r[0] or 0)
@@ -190,8 +214,12 @@ class SparkplugFeed(Feed):
         self._requests.append((f"spBv1.0/{self._want[1]}/NCMD/{node}", rebirth(ms)))
 
 
-def _judged(one: Sample, metric: Metric) -> Sample:
-    """The sample with the quality that the node gives it."""
+def _sample(tag: MqttTag, metric: Metric, datatype: int) -> Sample:
+    """The value of a metric, with the quality that the node gives it."""
+    try:
+        one = sample(tag, metric.typed(datatype))
+    except BadPayload as e:
+        return bad(str(e))
     if metric.quality == 0:
         return Sample(nan, int(Quality.BAD), "the node says that it is bad")
     if metric.quality == 500:

@@ -140,6 +140,18 @@ async def test_the_broker_keeps_what_comes_meanwhile(tmp_path, protocol):
                 assert source._ctx.stats.values.get("source/m1.strangers", 0) == 0
 
 
+async def test_what_lies_at_the_broker_comes_once_in_a_session(tmp_path):
+    """A retained message is told when the subscription is new, not with every connection."""
+    taker = Taker()
+    with Broker() as broker, publisher(broker.url) as p:
+        p.publish("t", '{"n": 1}', 1, retain=True).wait_for_publish(5)
+        for n in (2, 3):
+            async with listening(tmp_path, taker, broker.url):
+                send(p, [n])
+                await until(lambda n=n: n in taker.values())
+    assert [(b.v[0, 0], int(b.q[0, 0])) for b in taker.batches] == [(1, 68), (2, 192), (3, 192)]
+
+
 async def test_a_broker_that_goes_and_comes(tmp_path):
     """The connection is made again; the status knows; silence becomes a row all the same."""
     taker = Taker()

@@ -53,6 +53,27 @@ async def test_from_broker_to_broker(tmp_path):
         far.sound()
 
 
+async def test_a_device_that_says_nothing_has_an_alarm(tmp_path):
+    """Silence is data: Bad rows go out, the one alarm of a dead device stands until it speaks."""
+    with Broker() as plant, Broker() as up, Collector(up.url, "edge/#") as out:
+        far = FarEnd(out)
+        config = configure(
+            tmp_path,
+            devices={"m1": device(plant.url, stale_after="200ms")},
+            sinks={"up": sink(up.url)},
+            bad_after="1s",
+        )
+        async with AgentProcess(config) as agent:
+            await told(agent, connected)
+            await told(agent, lambda s: [a["alarm"] for a in s["alarms"]] == ["m1.comm"])
+            assert far.rows("m1")[0].values["n"] == (None, "bad_comm")
+            with publisher(plant.url) as p:
+                p.publish("plant/m1/data", '{"n": 1, "temp": 1}', 1)
+                await told(agent, lambda s: not s["alarms"])
+            await until(lambda: far.alarms("m1.comm")[:2] == [True, False])
+        far.sound()
+
+
 @pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
 async def test_300_a_second_and_nothing_dropped(tmp_path, protocol):
     """At QoS 1 a commit interval of 5 s costs no message: an owed PUBACK pulls it forward. The

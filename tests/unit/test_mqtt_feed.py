@@ -2,6 +2,8 @@
 
 import json
 import random
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import pytest
@@ -118,6 +120,13 @@ def test_lines_of_csv_in_order_of_their_times(tmp_path):
     assert batch.late is None
 
 
+def test_only_line_ends_end_a_line(tmp_path):
+    """A control character in a line makes no two lines of it."""
+    f = feed(tmp_path, topic="t", format="csv", tags={"a": {"column": 0}})
+    (batch,) = take(f, "t", b"1\x1c2\r\n3\n")
+    assert batch.q[:, 0].tolist() == [16, 192]
+
+
 def test_plain_payloads(tmp_path):
     """The payload is the value; each tag has its topic; all are one stream."""
     tags = {"a": {"topic": "t/a"}, "b": {"topic": "t/b", "as": "bool"}}
@@ -146,23 +155,46 @@ def test_a_retained_message_is_of_the_past(tmp_path):
     assert one(f, "t", {"a": 1}) == {"a": (1.0, 192)}
 
 
+def aged(f, after_s=10.0, *, connected=True):
+    """Qualities of the row that time alone makes; None when it makes none."""
+    clock = f._ctx.clock
+    batch = f.rows[""].aged(after_s, clock.wall_ns(), clock.mono_s(), connected=connected)
+    return None if batch is None else batch.q[0].tolist()
+
+
 def test_silence_makes_held_and_then_bad(tmp_path):
-    """After `stale_after` a value is of the past, after twice that there is none; each once."""
+    """After `stale_after` a value is of the past, after twice that there is none, told again and
+    again so that the time of an alarm goes on; a tag that never came is no better.
+    """
     f = feed(tmp_path, topic="t", tags={"a": {"path": "a"}, "b": {"path": "b"}})
     clock = f._ctx.clock
-    rows = f.rows[""]
-
-    def look():
-        batch = rows.stale(10.0, clock.wall_ns(), clock.mono_s())
-        return None if batch is None else batch.q[0].tolist()
-
+    clock.advance(5)
     one(f, "t", {"a": 1})
-    assert look() is None
+    assert aged(f) is None
     clock.advance(11)
-    assert [look(), look()] == [[68, 8], None]
-    clock.advance(10)
-    assert [look(), look()] == [[24, 8], None]
+    assert [aged(f), aged(f)] == [[68, 8], None]
+    clock.advance(5)
+    assert [aged(f), aged(f)] == [[68, 24], None]
+    clock.advance(5)
+    assert [aged(f), aged(f)] == [[24, 24], None]
+    clock.advance(5)
+    assert [aged(f), aged(f)] == [[24, 24], None]
     assert one(f, "t", {"a": 2})["a"] == (2.0, 192)
+    assert aged(f) is None
+    clock.advance(5)
+    assert aged(f) == [68, 24]
+
+
+def test_without_a_broker_no_value_is_known(tmp_path):
+    """Told again and again; when the broker is back, what was known is of the past."""
+    f = feed(tmp_path, topic="t", tags=TAGS)
+    one(f, "t", {"x": {"a": 1}})
+    for _ in range(3):
+        assert aged(f, None, connected=False) == [8, 8]
+        assert aged(f, None, connected=False) is None
+        f._ctx.clock.advance(5)
+    assert [aged(f, None), aged(f, None)] == [[68, 8], None]
+    assert one(f, "t", {"x": {"b": 2}}) == {"a": (1.0, 68), "b": (2.0, 192)}
 
 
 def test_what_is_told_without_a_time_goes_by_the_clock_of_the_device(tmp_path):
@@ -195,31 +227,58 @@ def test_good_and_bad_in_turn_do_not_fill_the_log(tmp_path, capsys):
     assert f._ctx.stats.values["source/d.unusable_messages"] == 333
 
 
-@pytest.mark.parametrize("format_", ["json", "csv", "plain"])
+HOSTILE = {
+    "json": (
+        {"a": {"path": "x.a"}, "b": {"path": "x.l.1", "as": "text"}},
+        {"path": "ts", "as": "ms"},
+        json.dumps({"ts": NOW // 10**6, "x": {"a": 1.5, "l": [1, "z"]}}).encode(),
+    ),
+    "csv": (
+        {"a": {"column": 1}, "b": {"column": 2, "as": "text"}},
+        {"column": 0, "as": "ms"},
+        b"1700000000000,1.5,z\n1700000000001,2.5,z",
+    ),
+    "plain": ({"a": {"topic": "t"}}, None, b"-12.5e3"),
+}
+
+
+def meant(format_, data):
+    """What a reader that knows nothing of ours finds in the place of ``a``."""
+    text = data.decode("utf-8-sig")
+    if format_ == "json":
+        found = json.loads(data)["x"]["a"]
+        return [float(found)] if isinstance(found, int | float) else []
+    lines = [line.split(",") for line in text.split("\n")] if format_ == "csv" else [["", text]]
+    found = []
+    for line in lines:
+        with suppress(InvalidOperation, OverflowError, IndexError):
+            found.append(float(Decimal(line[1].strip().strip('"'))))
+    return found
+
+
+@pytest.mark.parametrize("format_", HOSTILE)
 def test_hostile_payloads(tmp_path, format_):
-    """2,000 mutations: never an exception, and whatever is not a right value is Bad or said."""
+    """3,000 mutations: never an exception; what is taken is what another reader finds, and what
+    is not a right value is Bad, counted and said.
+    """
     rng = random.Random(3)
-    time = {"json": {"path": "ts", "as": "ms"}, "csv": {"column": 0, "as": "ms"}}.get(format_)
-    tags = {
-        "json": {"a": {"path": "x.a"}, "b": {"path": "x.l.1", "as": "text"}},
-        "csv": {"a": {"column": 1}, "b": {"column": 2, "as": "text"}},
-        "plain": {"a": {"topic": "t"}},
-    }[format_]
-    whole = {
-        "json": json.dumps({"ts": NOW // 10**6, "x": {"a": 1.5, "l": [1, "z"]}}).encode(),
-        "csv": b"1700000000000,1.5,z\n1700000000001,2.5,z",
-        "plain": b"-12.5e3",
-    }[format_]
+    tags, time, whole = HOSTILE[format_]
     f = feed(tmp_path, topic="t", format=format_, tags=tags, **({"time": time} if time else {}))
-    for _ in range(2000):
+    taken = 0
+    for _ in range(3000):
+        data = mutated(whole, rng)
         before = f._ctx.stats.values.get("source/d.bad_samples", 0)
-        for batch in take(f, "t", mutated(whole, rng)):
+        for batch in take(f, "t", data):
             assert np.isfinite(batch.v[batch.q >= 64]).all()
             assert (batch.t >= 946_684_800 * S).all()
             assert (batch.t <= NOW + 3600 * S).all()
+            if good := batch.v[(batch.q[:, 0] == 192) | (batch.q[:, 0] == 76), 0].tolist():
+                assert set(good) <= set(meant(format_, data)), data
+                taken += len(good)
         if f._ctx.stats.values.get("source/d.bad_samples", 0) > before:
             assert f.error
-    assert f._ctx.stats.values["source/d.messages"] == 2000
+    assert f._ctx.stats.values["source/d.messages"] == 3000
+    assert taken > 20
 
 
 def mutated(whole, rng):

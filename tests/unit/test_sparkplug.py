@@ -8,7 +8,7 @@ import pytest
 
 from agent.codecs.sparkplug import BadPayload, decode, rebirth, varint
 from tests.mqtt_feeding import feed, take
-from tests.unit.test_mqtt_feed import mutated
+from tests.unit.test_mqtt_feed import aged, mutated
 
 NOW_MS = 1_700_000_000_000
 S = 10**9
@@ -169,15 +169,71 @@ def test_the_quality_that_a_node_gives(tmp_path):
         assert batch.q[0, 0] == q
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (1, b"\x50" + varint(300)),
+        (1, b"\x50" + varint(-200 & 0xFFFFFFFF)),
+        (2, b"\x58" + varint(2**40)),
+        (5, b"\x50" + varint(256)),
+        (7, b"\x58" + varint(2**32)),
+        (0, b"\x50\x05"),
+    ],
+)
+def test_an_integer_that_cannot_be_is_bad(tmp_path, kind, value):
+    """One that does not fit its type, or whose type nobody told: never another number instead."""
+    f = device(tmp_path)
+    born(f)
+    told = payload(2, metric("Count" if kind else "Drive/Speed", None, NOW_MS, kind, value))
+    if not kind:
+        take(f, "spBv1.0/g/NBIRTH/n", payload(0))
+    (batch,) = take(f, "spBv1.0/g/DDATA/n/d", told)
+    at = 1 if kind else 0
+    assert batch.q[0, at] == 16
+    assert "type" in f.error
+
+
+def test_history_of_a_node_is_never_the_value_of_now(tmp_path):
+    """What it kept while it had no connection is late, whatever its time; the rest goes on."""
+    f = device(tmp_path)
+    born(f)
+    past, now = take(f, "spBv1.0/g/DDATA/n/d", payload(
+        2, metric(alias=1, ts=NOW_MS + 5, value=double(8), extra=b"\x28\x01"),
+        metric(alias=2, ts=NOW_MS + 1, value=b"\x50\x05")))  # fmt: skip
+    assert (past.late.tolist(), past.q.tolist()) == ([True], [[192, 0]])
+    assert (now.late, now.v.tolist(), now.q.tolist()) == (None, [[1, 5]], [[68, 192]])
+
+
+def test_after_a_death_aliases_mean_nothing(tmp_path):
+    """Until the next birth; the value is of the past at once, and none after half a minute."""
+    f = device(tmp_path)
+    born(f)
+    take(f, "spBv1.0/g/DDEATH/n/d", payload(2))
+    data = payload(3, metric(alias=1, ts=NOW_MS + 5, value=double(8)))
+    assert take(f, "spBv1.0/g/DDATA/n/d", data) == []
+    assert len(f.requests()) == 1
+    assert aged(f, None) is None
+    f._ctx.clock.advance(31)
+    assert aged(f, None) == [8, 8]
+    (batch,) = born(f, 4)
+    assert batch.q.tolist() == [[192, 192]]
+    assert aged(f, None) is None
+
+
 def test_hostile_bytes(tmp_path):
-    """2,000 mutations of births, data and deaths: never an exception, never a false time."""
+    """3,000 mutations of births, data and deaths: never an exception, never a time or a value that
+    the message does not have.
+    """
     rng, f = random.Random(5), device(tmp_path)
     born(f)
-    whole = payload(2, metric("Drive/Speed", 1, NOW_MS, 10, double(3)),
+    whole = payload(2, metric("Drive/Speed", 1, NOW_MS, 10, double(3.7)),
                     metric(alias=2, ts=NOW_MS, value=b"\x50\x05"))  # fmt: skip
     topics = ["DDATA/n/d", "DBIRTH/n/d", "NBIRTH/n", "NDEATH/n", "DDEATH/n/d"]
-    for _ in range(2000):
-        for batch in take(f, f"spBv1.0/g/{rng.choice(topics)}", mutated(whole, rng)):
+    for _ in range(3000):
+        data = mutated(whole, rng)
+        for batch in take(f, f"spBv1.0/g/{rng.choice(topics)}", data):
+            speeds = batch.v[batch.q[:, 0] == 192, 0].tolist()
+            assert all(struct.pack("<d", v) in data or v % 1 == 0 for v in speeds)
             assert np.isfinite(batch.v[batch.q >= 64]).all()
             assert (batch.t >= 946_684_800 * S).all()
             assert (batch.t <= (NOW_MS + 3_600_000) * 10**6).all()
@@ -189,8 +245,9 @@ def test_what_another_encoder_writes(tmp_path):
     """
     f = device(tmp_path)
     born(f)
-    head = b"\x18" + varint(NOW_MS) + b"\x28\x01"
+    head = b"\x18" + varint(NOW_MS) + b"\x28\x01"  # historical
     body = [b"\x10\x01" + head + double(7.5), b"\x10\x02" + head + b"\x50" + varint(2**32 - 9)]
     data = b"\x08" + varint(NOW_MS) + b"".join(ld(2, m) for m in body) + b"\x18\x02"
     (batch,) = take(f, "spBv1.0/g/DDATA/n/d", data)
     assert batch.v.tolist() == [[7.5, -9.0]]
+    assert batch.late.tolist() == [True]
