@@ -10,10 +10,15 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.links.mqtt_peer import MAX_PACKET
+
 CONNECT_TIMEOUT_S: Final = 10.0
 
 _RECEIVE: Final = 4096
 """Bytes asked from the socket at least."""
+
+_AT_ONCE: Final = 65536
+"""Bytes asked from the socket at most: the room for them is taken before they come."""
 
 _TAKEN: Final = ReasonCode(PacketTypes.PUBACK)
 _NOBODY: Final = ReasonCode(PacketTypes.PUBACK, identifier=0x10)
@@ -55,9 +60,18 @@ class Client(paho.Client):
         return sock
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        data = self.unread or super()._sock_recv(max(bufsize, _RECEIVE))
+        data = self.unread or super()._sock_recv(min(max(bufsize, _RECEIVE), _AT_ONCE))
         self.unread = data[bufsize:]
         return data[:bufsize]
+
+    def _packet_read(self) -> MQTTErrorCode:
+        """What a broker sends beyond the largest packet is read and let go: MQTT 3.1.1 cannot
+        forbid a message of 256 MB, and a session would bring it again and again.
+        """
+        code = super()._packet_read()
+        if self._in_packet["remaining_length"] > MAX_PACKET:
+            del self._in_packet["packet"][MAX_PACKET:]
+        return code
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         packet = self._in_packet["packet"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 MAX_PACKET: Final = 1_100_000
-"""Bytes of a packet that a listening connection takes (MQTT 5: Maximum Packet Size)."""
+"""Bytes of a packet that we take (MQTT 5: Maximum Packet Size); a longer one loses the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +117,31 @@ async def test_what_was_not_on_disk_comes_again(tmp_path, protocol):
             async with AgentProcess(config) as agent:
                 await told(agent, lambda s: s["tags"].get("m1/n", {}).get("value") == 199)
         assert set(range(200)) <= set(await kept(tmp_path))
+
+
+async def test_a_huge_message_takes_no_memory(tmp_path):
+    """On 3.1.1 a broker cannot be told how much is too much: what is too long is Bad, it is
+    acknowledged, and its bytes are let go as they come.
+    """
+    with Broker() as plant:
+        config = configure(tmp_path, devices={"m1": device(plant.url, protocol="3.1.1")})
+        async with AgentProcess(config) as agent:
+            await told(agent, connected)
+            before = peak_mb(agent.pid)
+            with publisher(plant.url) as p:
+                for _ in range(3):
+                    p.publish("plant/m1/data", b'{"n": 1, "temp": "' + bytes(100_000_000), 1)
+                status = await told(agent, lambda s: "m1/n" in s["tags"], 30)
+                assert "at most 1000000 are read" in status["devices"]["m1"]["last_error"]
+                send(p, [2])
+                await told(agent, lambda s: s["tags"]["m1/n"]["value"] == 2, 30)
+            assert peak_mb(agent.pid) < before + 60
+
+
+def peak_mb(pid):
+    """The most memory that a process has had, MB."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) / 1000
 
 
 def send(p, numbers):
