@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from math import inf
 from typing import Any, Final, Literal
 
 import structlog
@@ -216,7 +217,8 @@ class MqttSource:
             return
         waiting = 0 if self._link is None else len(self._link.inbox.receipts)
         half = 2 * waiting >= self._config.window
-        self._emit(batch, on_durable=receipt.owe(), within_s=0.0 if half else OWED_S)
+        patience_s = OWED_S if self._config.qos else inf  # at QoS 0 nobody waits for an answer
+        self._emit(batch, on_durable=receipt.owe(), within_s=0.0 if half else patience_s)
 
     def _tell(self) -> None:
         """Publish what the feed has to say: requests for a Sparkplug birth."""

@@ -29,10 +29,11 @@ class Taker:
     """A pipeline whose disk is as fast as the test wants: it says "on disk" when told to."""
 
     def __init__(self, *, held=False):
-        self.held, self.owed, self.batches = held, [], []
+        self.held, self.owed, self.batches, self.within = held, [], [], []
 
     def __call__(self, batch, *, on_durable=None, within_s=0.1):
         self.batches.append(batch)
+        self.within.append(within_s)
         if self.held:
             self.owed.append(on_durable)
         elif on_durable is not None:
@@ -89,6 +90,18 @@ async def test_a_flood_waits_in_the_network(tmp_path, protocol, qos):
                 if qos:
                     await until(lambda: len(taker.values()) >= 3000, 20)
                     assert taker.values() == list(range(3000))
+
+
+@pytest.mark.parametrize(("qos", "patience"), [(1, 0.1), (0, float("inf"))])
+async def test_how_soon_a_commit_must_come(tmp_path, qos, patience):
+    """An owed PUBACK waits 100 ms, nobody waits at QoS 0; with half of the window it is at once."""
+    taker = Taker(held=True)
+    with Broker() as broker:
+        async with listening(tmp_path, taker, broker.url, qos=qos, window=10):
+            with publisher(broker.url) as p:
+                send(p, range(6), qos)
+                await until(lambda: len(taker.batches) == 6)
+    assert taker.within == [patience] * 4 + [0.0] * 2
 
 
 async def test_a_disk_that_refuses_does_not_stop_the_plant(tmp_path):
