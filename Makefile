@@ -29,7 +29,7 @@ test: setup
 demo: setup
 	$(BIN)/edge-agent demo $(if $(HEADLESS),--headless) $(if $(FOR),--for $(FOR))
 
-# Each fault many times, at random instants; the seed is printed.
+# Each fault many times, at random instants. The seed is printed; EDGE_AGENT_SEED=n repeats a run.
 fault: setup
 	$(BIN)/pytest -m "slow" tests/fault
 	EDGE_AGENT_MUTANTS=10000 $(BIN)/pytest tests/config/test_fuzz.py

@@ -104,6 +104,7 @@ async def stepped(
     agent: AgentProcess, clock: WallClock, image: Counting, far: FarEnd, seconds: int
 ) -> None:
     """One step, and what the far end sees of it."""
+    await until(lambda: far.values("d")[-1] > image.reads - 5.0, 30)
     before = ns(far.rows("d")[-1].ts)
     scores = len(far.values("model/i", "score"))
     clock.step(seconds)
