@@ -97,7 +97,7 @@ def sustained() -> Sequence[Figure]:
     return [
         Figure(
             "sustained",
-            round(seen.per_s, -2),
+            round(seen.per_s),
             "samples/s",
             ">= 250000",
             {

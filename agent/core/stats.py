@@ -28,7 +28,7 @@ class Stats:
     def percentile(self, name: str, percent: float) -> float:
         """Percentile of the last observations of *name*, interpolated; NaN when there is none.
 
-        Plain Python: the first ``np.percentile`` imports for 80 ms, on the loop.
+        Plain Python: the first ``np.percentile`` imports for 10 to 17 ms, on the loop.
         """
         samples = sorted(self._samples.get(name, ()))
         if not samples:
