@@ -73,7 +73,7 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
                               "instances": {"i": {"inputs": ["d/n"]}}}},
             )  # fmt: skip
             image.set_float32(2, 60.0)
-            env = manager.environment(watchdog_s=3.0) | clock.environment
+            env = manager.environment(watchdog_s=10.0) | clock.environment
             async with AgentProcess(config, env=env) as agent:
                 await until(lambda: far.values("model/i", "score") and far.alarms("hot"), 20)
                 assert {a.clock for a in far.rows("d")} != {"stepped"}
@@ -91,7 +91,7 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
                 await until(lambda: far.alarms("hot") == [True, False])
                 assert await agent.terminate() == 0
         await far.complete(committed(tmp_path / "data"))
-        assert manager.longest_silence_s() < 3.0
+        assert manager.longest_silence_s() < 10.0
     far.sound()
     values = far.values("d")
     assert values == [values[0] + i for i in range(len(values))]
