@@ -75,7 +75,9 @@ async def test_a_disk_that_turns_read_only(tmp_path, rng, failures):
                 tmp_path, devices={"d": device(server.url)}, sinks={"plant": sink(broker.url)}
             )
             (tmp_path / "run").mkdir()
-            env = manager.environment(watchdog_s=10.0) | {"RUNTIME_DIRECTORY": str(tmp_path / "run")}
+            env = manager.environment(watchdog_s=10.0) | {
+                "RUNTIME_DIRECTORY": str(tmp_path / "run")
+            }
             async with AgentProcess(config, command=disk.command, env=env) as agent:
                 for n in range(1, failures + 1):
                     await told(agent, lambda s: s["journal"]["durable"])
