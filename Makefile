@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc
+APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev
 
 .PHONY: setup check test fault demo bench bench-book test-systemd lock
 
