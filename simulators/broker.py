@@ -40,7 +40,7 @@ class Broker:
             persistence: Keep sessions and retained messages over a SIGKILL.
         """
         self._lines, self._persistence = tuple(config_lines), persistence
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -175,7 +175,8 @@ class Collector:
             self._on_message(message)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that nobody has now."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]

@@ -1,6 +1,5 @@
 """What tests of the whole agent share: a gateway on loopback, devices that count, the far end."""
 
-import asyncio
 import json
 import shutil
 import socket
@@ -77,7 +76,6 @@ async def told(
     agent: AgentProcess, wanted: Callable[[Any], object], within_s: float = 15.0
 ) -> dict[str, Any]:
     """The first status for which *wanted* is true; fails after *within_s* with the last one."""
-    deadline = time.monotonic() + within_s
     status: dict[str, Any] = {}
 
     async def look() -> bool:
@@ -89,10 +87,7 @@ async def told(
             return False
         return bool(wanted(status))
 
-    while not await look():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within_s} s: {status}\n{agent.tail()}")
-        await asyncio.sleep(0.03)
+    await until(look, within_s, lambda: f"{status}\n{agent.tail()}")
     return status
 
 
@@ -198,11 +193,11 @@ class FarEnd:
 
     async def complete(self, rows: set[tuple[str, int, int]], within_s: float = 15.0) -> None:
         """Return when these rows have come; the broker may still have to hand them on."""
-        deadline = time.monotonic() + within_s
-        while missing := self.missing(rows):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{len(missing)} rows never came: {sorted(missing)[:20]}")
-            await asyncio.sleep(0.03)
+        await until(
+            lambda: not self.missing(rows),
+            within_s,
+            lambda: f"never came: {sorted(self.missing(rows))[:20]}",
+        )
 
     def sound(self) -> None:
         """Contract, order, numbers: what holds at any time after any fault."""

@@ -1,17 +1,27 @@
 """What tests share: the one way to wait."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 
 
-async def until(predicate: Callable[[], object], within_s: float = 5.0) -> None:
-    """Return as soon as *predicate* is true; fail when it is not within *within_s* seconds."""
+async def until(
+    predicate: Callable[[], object],
+    within_s: float = 5.0,
+    say: Callable[[], str] = lambda: "",
+) -> None:
+    """Return as soon as *predicate*, plain or async, is true; fail when it is not within
+    *within_s* seconds, with what *say* tells.
+    """
     deadline = time.monotonic() + within_s
-    while not predicate():
+    while True:
+        found = predicate()
+        if await found if inspect.isawaitable(found) else found:
+            return
         if time.monotonic() > deadline:
-            msg = f"not within {within_s} s: {getattr(predicate, '__qualname__', predicate)}"
-            raise AssertionError(msg)
+            name = getattr(predicate, "__qualname__", predicate)
+            raise AssertionError(f"not within {within_s} s: {name} {say()}")
         await asyncio.sleep(0.005)
 
 

@@ -1,8 +1,6 @@
 """Models that die, hang, eat memory or answer NaN, and registries that lie: beside a good one."""
 
-import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -207,10 +205,11 @@ def padded(version: str) -> bytes:
 
 async def _until_told(here: Plant, wanted: Callable[[dict[str, Any]], object]) -> None:
     """Return when ``models.list`` says of the model m what is wanted."""
-    deadline = time.monotonic() + 30
-    while not wanted(entry := await here.told_of("m")):
-        assert time.monotonic() < deadline, f"{entry}\n{here.agent.tail()}"
-        await asyncio.sleep(0.03)
+
+    async def look() -> object:
+        return wanted(await here.told_of("m"))
+
+    await until(look, 30, here.agent.tail)
 
 
 HOSTILE_VERSIONS = {

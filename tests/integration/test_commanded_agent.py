@@ -13,7 +13,7 @@ from simulators.agent_process import AgentProcess, Refused
 from simulators.asker import Asker
 from simulators.broker import Broker
 from simulators.modbus_server import ModbusServer, RegisterImage
-from tests.agents import configure, sink
+from tests.agents import configure, sink, told
 from tests.tools import until
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -57,15 +57,7 @@ async def said(asker, name):
 
 
 async def connected(agent):
-    status = {}
-
-    async def look():
-        nonlocal status
-        status = await agent.ask("status")
-        return status["sinks"]["plant"]["connected"] and status["devices"]["p"]["connected"]
-
-    while not await look():
-        await asyncio.sleep(0.02)
+    await told(agent, lambda s: s["sinks"]["plant"]["connected"] and s["devices"]["p"]["connected"])
 
 
 async def edge_agent(agent, *words):

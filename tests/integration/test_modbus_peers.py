@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from agent.config.base import Context
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
+from simulators.broker import free_port
 from simulators.libmodbus import LibmodbusServer
 from simulators.pty_line import PtyLine
 from tests.polling import modbus, polling
@@ -60,7 +60,8 @@ def pymodbustcp() -> Iterator[str]:
 
 @contextmanager
 def modbus_tk() -> Iterator[str]:
-    server = modbus_tcp.TcpServer(port=0, address="127.0.0.1", timeout_in_sec=1)
+    port = free_port()  # its thread opens it later; the agent tries until it has
+    server = modbus_tcp.TcpServer(port=port, address="127.0.0.1", timeout_in_sec=1)
     server.start()
     slave = server.add_slave(1)
     for name, kind in (("h", defines.HOLDING_REGISTERS), ("i", defines.ANALOG_INPUTS)):
@@ -70,9 +71,7 @@ def modbus_tk() -> Iterator[str]:
         slave.add_block(name, kind, 0, SIZE)
         slave.set_values(name, 0, [i & 1 for i in range(SIZE)])
     try:
-        while server._sock is None:  # its thread opens it
-            time.sleep(0.01)
-        yield f"tcp://127.0.0.1:{server._sock.getsockname()[1]}"
+        yield f"tcp://127.0.0.1:{port}"
     finally:
         open_now = [server._sock, *server._sockets]
         server.stop()

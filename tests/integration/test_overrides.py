@@ -8,6 +8,7 @@ from agent.storage.audit import read_trail
 from simulators.agent_process import AgentProcess
 from simulators.modbus_server import ModbusServer
 from tests.agents import Counting, configure, device
+from tests.tools import until
 
 
 async def told(agent, *words):
@@ -28,16 +29,12 @@ async def last(agent, tag):
 
 async def becomes(agent, tag, value, q, within_s=10.0):
     """Wait until a tag has this value (None: any) and quality."""
-    seen = []
 
     async def look():
-        while True:
-            seen.append(await last(agent, tag))
-            if seen[-1][1] == q and value in {None, seen[-1][0]}:
-                return
-            await asyncio.sleep(0.05)
+        now = await last(agent, tag)
+        return now[1] == q and value in {None, now[0]}
 
-    await asyncio.wait_for(look(), within_s)
+    await until(look, within_s, agent.tail)
 
 
 async def test_by_hand_and_for_a_time(tmp_path):

@@ -58,9 +58,7 @@ async def test_a_new_version_takes_over_and_no_sample_is_lost_or_doubled(registr
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", V2)
         poll = asyncio.create_task(b.poll())
-        while not poll.done():
-            b.feed(3)
-            await asyncio.sleep(0.002)
+        await until(lambda: b.feed(3) or poll.done(), 60)
         assert poll.result()
         b.feed(20)
         await b.scored(b.fed)
