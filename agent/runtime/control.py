@@ -6,8 +6,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,19 +85,18 @@ class Control:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        sock = await asyncio.to_thread(_bind, self.path)
-        inode = self.path.stat().st_ino
-        server = await asyncio.start_unix_server(self._connected, sock=sock, limit=REQUEST_LIMIT)
-        try:
-            yield
-        finally:
-            server.close()
-            for task in self._peers:
-                task.cancel()
-            await asyncio.gather(*self._peers, return_exceptions=True)
-            with suppress(OSError):
-                if self.path.stat().st_ino == inode:
-                    self.path.unlink()
+        await asyncio.to_thread(_clear, self.path)
+        with _bound(self.path) as sock:  # from here on whatever ends this leaves nothing behind
+            server = await asyncio.start_unix_server(
+                self._connected, sock=sock, limit=REQUEST_LIMIT
+            )
+            try:
+                yield
+            finally:
+                server.close()
+                for task in self._peers:
+                    task.cancel()
+                await asyncio.gather(*self._peers, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._converse(reader, writer))
@@ -227,22 +226,29 @@ def _gid(group: str) -> int | None:
         return None
 
 
-def _bind(path: Path) -> socket.socket:
-    """A socket bound at *path*, not yet listening, open to its owner and its group."""
-    _clear(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.bind(str(path))
-        path.chmod(_MODE)
-    except OSError as e:
-        sock.close()
-        raise PermanentError(
-            f"the control socket cannot be made ({e.strerror or e})",
-            where=str(path),
-            fix="Check that the folder exists, belongs to the agent's user and is not too deep.",
-            code="E774",
-        ) from e
-    return sock
+@contextmanager
+def _bound(path: Path) -> Iterator[socket.socket]:
+    """A socket bound at *path*, not yet listening, open to its owner and its group; its file goes
+    with it, unless another one has taken its place.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.bind(str(path))
+            path.chmod(_MODE)
+            inode = path.stat().st_ino
+        except OSError as e:
+            raise PermanentError(
+                f"the control socket cannot be made ({e.strerror or e})",
+                where=str(path),
+                fix="The folder must exist, belong to the agent's user and be not too deep.",
+                code="E774",
+            ) from e
+        try:
+            yield sock
+        finally:
+            with suppress(OSError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
 
 
 def _clear(path: Path) -> None:

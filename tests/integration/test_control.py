@@ -180,6 +180,21 @@ async def test_a_stale_socket_is_replaced_and_removed_at_the_end(tmp_path: Path)
     assert not path.exists()
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path, turns: int) -> None:
+    """In whatever turn of the loop the start is broken off: no file, no open socket stays."""
+    path = tmp_path / "control.sock"
+    task = asyncio.create_task(Control(path, VERBS, None, ADMINS).run())
+    async with asyncio.timeout(5):
+        while not path.exists():
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not path.exists()
+
+
 async def test_a_living_agent_is_not_pushed_aside(tmp_path: Path) -> None:
     """A second agent on the same socket gets a clear error, and the first goes on."""
     async with served(tmp_path / "control.sock") as path:
