@@ -42,6 +42,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 )
     if item.get_closest_marker("root") and os.geteuid() != 0:
         _missing("needs root")
+    if item.get_closest_marker("loop") and not Path("/dev/loop-control").exists():
+        _missing("needs loop devices, which a container rarely has")
     if item.get_closest_marker("data") and not (data_dir() / "data" / "skab").is_dir():
         pytest.skip("no real measurements: set EDGE_AGENT_DATA to a folder with data/ and models/")
 

@@ -14,6 +14,7 @@ from tests.tools import until
 MANY = pytest.mark.slow
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.loop,
     pytest.mark.needs("mosquitto", "mkfs.ext4", "unshare", "nsenter"),
     pytest.mark.skipif(not Path("/sys/fs/ext4").is_dir(), reason="the kernel has no ext4"),
 ]
