@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.document import Document, parse
-from agent.config.load import Validation, load, read
+from agent.config.load import load, read
 from agent.config.profiles import Profiles, merged
 from agent.config.report import ConfigProblems, Problem, did_you_mean
+from agent.config.validation import Validation
 from agent.plugins import Catalog
 
 
