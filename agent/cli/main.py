@@ -14,9 +14,9 @@ from agent.cli.args import INTERNAL, complain, exit_code
 from agent.core.errors import AgentError
 
 COMMANDS: Final = (
-    "run", "check", "status", "top", "reload", "outbox", "alarms", "read", "write", "models",
-    "tags", "explain", "tail", "maintenance", "force", "scan", "probe", "dry-run", "simulate",
-    "demo",
+    "run", "check", "config", "status", "top", "reload", "outbox", "alarms", "read",
+    "write", "models", "tags", "explain", "tail", "maintenance", "force", "scan", "probe",
+    "dry-run", "simulate", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Number, Seconds, Section
@@ -68,26 +68,51 @@ class AlarmSection(Section):
     """One alarm: a tag, one limit of the list, and how it behaves."""
 
     tag: str
+    """Full name of the tag."""
     high: Number | None = Field(None, allow_inf_nan=False)
+    """Raised above this."""
     high_high: Number | None = Field(None, allow_inf_nan=False)
+    """Like `high`, of priority 1 unless told otherwise."""
     low: Number | None = Field(None, allow_inf_nan=False)
+    """Raised below this."""
     low_low: Number | None = Field(None, allow_inf_nan=False)
+    """Like `low`, of priority 1 unless told otherwise."""
     deviation: Number | None = Field(None, gt=0, allow_inf_nan=False)
+    """Raised when the tag is further than this from `setpoint`."""
     setpoint: Annotated[float | str | None, BeforeValidator(_number)] = None
+    """A number, or the full name of the tag that holds it."""
     rate: Number | None = Field(None, gt=0, allow_inf_nan=False)
+    """Raised when the tag moves faster than this, either way."""
     per: Literal["s", "min", "h"] = "s"
-    state: Annotated[tuple[float, ...] | None, BeforeValidator(_numbers)] = None
+    """The time of `rate`."""
+    state: Annotated[
+        tuple[float, ...] | None,
+        BeforeValidator(_numbers),
+        WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array"}]}),
+    ] = None
+    """Raised while the tag has this value, or one of these."""
     stale_s: Seconds | None = Field(None, alias="stale", gt=0)
+    """Raised when no sample with a value of its own came for so long."""
     bad_s: Seconds | None = Field(None, alias="bad", gt=0)
+    """Raised when the tag has been Bad for so long."""
     of: Votes = (1, 1)
+    """`[k, n]`: k of the last n samples must be beyond the limit."""
     deadband: Number = Field(0.0, ge=0, allow_inf_nan=False)
+    """The tag must come back by this much before the alarm clears."""
     on_delay_s: Seconds = Field(0.0, alias="on_delay")
+    """The limit must be passed for so long."""
     off_delay_s: Seconds = Field(0.0, alias="off_delay")
+    """The tag must be back for so long."""
     priority: int | None = Field(None, ge=1, le=4)
+    """1 (highest) to 4; 2 without it."""
     text: str = ""
+    """What the operator reads."""
     advice: str = ""
+    """What the operator should do."""
     group: str = ""
+    """Alarms of one group tell which of them came first."""
     when: When | None = None
+    """The alarm is watched while this holds; `pump1/current > 2 for 30s`."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "AlarmSection":
@@ -148,4 +173,6 @@ class FloodSection(Section):
     """How many changes of alarms are told one by one; the others are told when it is over."""
 
     max: int = Field(100, ge=1, le=100_000)
+    """So many changes of alarms are told one by one within `per`."""
     per_s: Seconds = Field(10.0, alias="per", gt=0, le=3600)
+    """The time that `max` is for."""

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -38,6 +38,8 @@ _LARGEST: Final = 2.0**60
 _LONGEST_S: Final = 100 * 365 * 86400.0
 """100 years: as nanoseconds it still fits into 64 bits."""
 _WITH_UNIT: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
+
+DURATION: Final = r"^\d+(\.\d+)?\s*(us|ms|s|min|m|h|d)$"
 
 T = TypeVar("T")
 
@@ -80,10 +82,28 @@ def parse_bytes(value: object) -> int:
     return int(_measure(value, {k: float(v) for k, v in _BYTES.items()}, "size", "64MB", _LARGEST))
 
 
+def as_seconds(value: float) -> str:
+    """A duration as the file writes it: 604800.0 -> ``7d``, 0.05 -> ``50ms``."""
+    return _as_written(value, _SECONDS, ("d", "h", "min", "s", "ms", "us"))
+
+
+def as_bytes(value: int) -> str:
+    """A size as the file writes it: 2000000000 -> ``2GB``."""
+    return _as_written(value, _BYTES, ("GB", "MB", "kB", "B"))
+
+
+def _as_written(value: float, units: Mapping[str, float], largest_first: Sequence[str]) -> str:
+    """In the largest unit that leaves a whole number."""
+    for unit in largest_first:
+        if value and round(value / units[unit], 9).is_integer():
+            return f"{round(value / units[unit])}{unit}"
+    return f"{value:g}{'s' if 's' in units else 'B'}"
+
+
 Seconds = Annotated[
     float,
     BeforeValidator(parse_seconds),
-    Field(json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|ms|s|min|m|h|d)$"}),
+    Field(json_schema_extra={"type": "string", "pattern": DURATION}),
 ]
 """A duration in seconds; in the file with its unit: ``1s``, ``100ms``, ``7d``."""
 
@@ -136,7 +156,9 @@ class Secret(Section):
     """Where a secret is: ``{file: PATH}`` or ``{credential: NAME}`` (systemd), never inline."""
 
     file: str | None = None
+    """Path of a file that holds it."""
     credential: str | None = None
+    """Name of a systemd credential (`LoadCredential=`)."""
 
     @model_validator(mode="after")
     def _one(self) -> "Secret":

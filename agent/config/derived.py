@@ -73,35 +73,63 @@ class DerivedSection(Section):
     """One derived tag: exactly one computation, its settings, and what every tag has."""
 
     sum: list[str] | None = Field(None, min_length=2)
+    """The tags' sum."""
     difference: list[str] | None = Field(None, min_length=2, max_length=2)
+    """The first tag less the second."""
     ratio: list[str] | None = Field(None, min_length=2, max_length=2)
+    """The first tag over the second, times `factor`."""
     scale: str | None = None
+    """The tag times `factor`, plus `offset`."""
     min: str | None = None
+    """The tag's smallest value within `over`."""
     max: str | None = None
+    """The tag's largest value within `over`."""
     mean: str | None = None
+    """The tag's mean within `over`."""
     rate: str | None = None
+    """How fast a counter counts, per `per`."""
     hours: When | None = None
+    """For how many hours a condition has held: `pump1/current > 2`."""
     hold: str | None = None
+    """The tag's last good value, for at most `for`."""
     bit: str | None = None
+    """`count` bits of the tag, from bit `at` on."""
     text: str | None = None
+    """The tag's number as a word of `map`."""
     state: When | None = None
+    """1 while a condition holds, else 0: `pump1/current > 2 for 30s`."""
     factor: Number = Field(1.0, allow_inf_nan=False)
+    """For `scale` and `ratio`."""
     offset: Number = Field(0.0, allow_inf_nan=False)
+    """For `scale`."""
     over_s: Seconds = Field(60.0, alias="over", gt=0, le=3600)
+    """For `min`, `max` and `mean`."""
     per: Literal["s", "min", "h"] = "s"
+    """For `rate`."""
     rollover: Number = Field(0.0, ge=0, allow_inf_nan=False)
+    """For `rate`: the counter starts at 0 again after this many."""
     max_gap_s: Seconds = Field(300.0, alias="max_gap", gt=0)
+    """For `rate` and `hours`: over a longer gap nothing is counted."""
     for_s: Seconds = Field(0.0, alias="for")
+    """For `hold`: 0s holds for ever."""
     at: int = Field(0, ge=0, le=52)
+    """For `bit`: the lowest bit, 0 is the least."""
     count: int = Field(1, ge=1, le=32)
+    """For `bit`."""
     map_: dict[str, str] = Field(default_factory=dict, alias="map")
+    """For `text`: number: word."""
     other: str | None = None
+    """For `text`: the word for all other numbers."""
     unit: str = ""
+    """Engineering unit."""
     range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_pair)] = Field(
         None, alias="range"
     )
+    """`[low, high]`: outside it the quality is `uncertain_range`."""
     deadband: Number = Field(0.0, ge=0)
+    """Smaller changes are not reported with `report: change`."""
     when: When | None = None
+    """Computed while this holds; `not_applicable` else."""
 
     @model_validator(mode="after")
     def _one_computation(self) -> "DerivedSection":

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.alarms import AlarmSection, FloodSection, Votes, check_votes
-from agent.config.base import Bytes, Name, Number, Seconds, Section
+from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
 from agent.config.when import When
@@ -16,7 +16,11 @@ def _none(value: object) -> object:
     return None if value == "none" else value
 
 
-MaybeSeconds = Annotated[Seconds | None, BeforeValidator(_none)]
+MaybeSeconds = Annotated[
+    Seconds | None,
+    BeforeValidator(_none),
+    WithJsonSchema({"type": "string", "pattern": f"^none$|{DURATION}"}),
+]
 """A duration, or the word ``none``."""
 
 
@@ -36,18 +40,26 @@ class Gateway(Section):
     """Who this gateway is: ``{prefix}/{id}`` is the root of every topic."""
 
     id: Name
+    """The name of this gateway, unique in the plant."""
     prefix: str = Field("edge", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,3}$")
+    """What stands before the name in every topic, at most four levels."""
 
 
 class WindowSection(Section):
     """What a model is fed: the last ``rows`` rows, or ``rows`` steps of a regular grid."""
 
     kind: Literal["count", "grid"] = "count"
+    """`count`: the last rows as they came. `grid`: steps of equal length."""
     rows: int = Field(ge=1, le=100_000)
+    """How many rows (or steps) the model is fed."""
     reset_after_s: MaybeSeconds = Field(None, alias="reset_after")
+    """A longer gap starts a new window (`count` only); `none`: gaps are ignored."""
     period_s: Seconds | None = Field(None, alias="period", gt=0)
+    """Length of a step (`grid` only)."""
     stride_s: Seconds | None = Field(None, alias="stride", gt=0)
+    """One result each so often (`grid` only); `period` without it."""
     max_age_s: Seconds | None = Field(None, alias="max_age", gt=0)
+    """After being held for longer a value makes the result `uncertain_last` (`grid` only)."""
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "WindowSection":
@@ -75,6 +87,7 @@ class InstanceSection(Section):
     """One machine that a model serves: the tags bound to its inputs, in the model's order."""
 
     inputs: list[str] = Field(min_length=1)
+    """Full names of the tags, in the order of the model's inputs."""
 
 
 class Decide(Section):
@@ -83,12 +96,19 @@ class Decide(Section):
     """
 
     output: str = "score"
+    """The output of the model that is judged."""
     above: Number = Field(allow_inf_nan=False)
+    """Above this the result counts towards an alarm."""
     off: Number | None = Field(None, allow_inf_nan=False)
+    """At or below this it no longer does; `above` without it."""
     of: Votes = (1, 1)
+    """`[k, n]`: an alarm when k of the last n results count."""
     priority: int = Field(2, ge=1, le=4)
+    """1 (highest) to 4."""
     text: str = ""
+    """What the operator reads."""
     advice: str = ""
+    """What the operator should do."""
 
     @model_validator(mode="after")
     def _off_below(self) -> "Decide":
@@ -106,14 +126,23 @@ class ModelSection(Section):
     """A model: where it comes from, what it is fed, which machines it serves."""
 
     file: str | None = None
+    """Path of the ONNX file; in place of `registry`."""
     registry: str | None = None
+    """The registry that new versions are pulled from."""
     channel: str | None = None
+    """Which channel of the registry is followed."""
     window: WindowSection
+    """What the model is fed."""
     decide: Decide | None = None
+    """When a result is an alarm; without it results are published only."""
     instances: dict[Name, InstanceSection] = Field(min_length=1)
+    """The machines that the model serves."""
     deadline_s: Seconds = Field(1.0, alias="deadline", gt=0)
+    """A call that takes longer is killed."""
     poll_s: Seconds = Field(300.0, alias="poll", ge=1)
+    """How often the registry is asked."""
     when: When | None = None
+    """The model is scored while this holds; `pump1/current > 2 for 30s`."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSection":
@@ -137,10 +166,15 @@ class JournalConfig(Section):
     """The journal: how often it commits, how much it keeps, how much it may write."""
 
     commit_s: Seconds = Field(5.0, alias="commit", ge=0.05, le=3600)
+    """The most that a power cut can cost. Alarms and states are committed at once."""
     keep_s: Seconds = Field(7 * 86400.0, alias="keep", gt=0)
+    """Older rows are deleted."""
     max_size: Bytes = Field(2_000_000_000, ge=1_000_000)
+    """The journal's files never hold more."""
     min_free: Bytes = 200_000_000
+    """So much of the disk is left to others."""
     wear_per_day: Bytes = 1_000_000_000
+    """Bytes to write in a day; near it the journal commits up to four times less often."""
 
 
 RemoteVerb = Literal[
@@ -163,11 +197,17 @@ class CommandsSection(Section):
     """Requests over a broker, on ``{root}/_cmd/{verb}``. Without this section there are none."""
 
     sinks: list[Name] = Field(min_length=1)
+    """The sinks whose brokers may bring requests."""
     verbs: list[RemoteVerb] = Field(min_length=1)
+    """What may be asked."""
     max_size: Bytes = Field(16_000, ge=256, le=256_000)
+    """A larger request is refused."""
     max_ahead_s: Seconds = Field(600.0, alias="max_ahead", gt=0, le=86_400)
+    """A request may expire at most so far in the future."""
     remember: int = Field(1000, ge=1, le=100_000)
+    """So many requests are remembered, to know one that comes again."""
     without_clock: Literal["refuse", "accept"] = "refuse"
+    """What happens to requests while the clock is not known to be right."""
 
 
 class WriteRule(Section):
@@ -180,12 +220,19 @@ class WriteRule(Section):
     """
 
     min: Number | None = None
+    """The smallest value that may be written."""
     max: Number | None = None
+    """The largest value that may be written."""
     step: Number | None = Field(None, gt=0)
+    """The most that one write may change the value by."""
     every_s: Seconds = Field(1.0, alias="every", ge=0)
+    """Writes come no faster than this."""
     confirm: Literal["read_back", "echo"] = "read_back"
+    """`read_back`: read the tag after the write. `echo`: trust the device's word."""
     function: Literal["auto", "many"] = "auto"
+    """`many`: function codes 15 and 16 for a single value, too."""
     bit: Literal["mask", "rewrite"] = "mask"
+    """`mask`: function code 22. `rewrite`: read, change and write the whole register."""
 
     @model_validator(mode="after")
     def _upright(self) -> "WriteRule":
@@ -202,32 +249,52 @@ class WritesSection(Section):
     """Which tags may be written; without this section there is no code that could."""
 
     read_only: bool
+    """The one switch: `true` refuses every write."""
     tags: dict[str, WriteRule] = Field(default_factory=dict)
+    """Full name of a tag: what may be written to it."""
 
 
 class SelfSection(Section):
     """The agent's own numbers as a device."""
 
     period_s: Seconds = Field(10.0, alias="period", ge=0.1)
+    """How often the agent measures itself."""
     alarms: bool = True
+    """Raise alarms on CPU, memory, disk and the like; docs/meaning.md lists them."""
 
 
 class Settings(Section):
     """The whole file."""
 
     version: Literal[1]
+    """The version of this file's format."""
     gateway: Gateway
+    """Who this gateway is."""
     data_dir: Folder = DATA_DIR
+    """Where the agent keeps its journal, models and state."""
     profiles: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Kinds of devices, written once: name: what its devices have in common."""
     devices: dict[Name, Section] = Field(default_factory=dict)
+    """What is collected from: name: device."""
     derived: dict[DerivedName, DerivedSection] = Field(default_factory=dict)
+    """Tags that are computed: full name: computation."""
     models: dict[Name, ModelSection] = Field(default_factory=dict)
+    """Models: name: where it is from, what it is fed, which machines it serves."""
     alarms: dict[Name, AlarmSection] = Field(default_factory=dict)
+    """Alarms: name: tag, limit, behaviour."""
     alarm_flood: FloodSection = Field(default_factory=lambda: FloodSection.model_validate({}))
+    """When alarms come too fast to be told one by one."""
     bad_after_s: MaybeSeconds = Field(60.0, alias="bad_after")
+    """A tag that is Bad for so long raises an alarm of its own; `none`: never."""
     journal: JournalConfig = Field(default_factory=lambda: JournalConfig.model_validate({}))
+    """The journal on the disk."""
     sinks: dict[Name, Section] = Field(default_factory=dict)
+    """Where everything is published: name: sink."""
     registries: dict[Name, Section] = Field(default_factory=dict)
+    """Where new versions of models come from: name: registry."""
     commands: CommandsSection | None = None
+    """Requests over MQTT; off without this section."""
     writes: WritesSection | None = None
+    """Writing to devices; off without this section."""
     self_: SelfSection = Field(default_factory=lambda: SelfSection.model_validate({}), alias="self")
+    """The agent's own numbers, as a device called `agent`."""

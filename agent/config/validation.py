@@ -14,11 +14,12 @@ from agent.config.schema import Settings
 from agent.config.wording import SINGULAR, described, section_at, settings_of, text_of, worded
 from agent.plugins import Catalog
 
-_GROUPS: Final = {
+GROUPS: Final = {
     "devices": "edge_agent.sources",
     "sinks": "edge_agent.sinks",
     "registries": "edge_agent.registries",
 }
+"""Section of the file -> the entry points that its adapters come through."""
 
 
 class Validation:
@@ -31,7 +32,7 @@ class Validation:
 
     def run(self) -> tuple[Settings | None, list[Problem]]:
         data = dict(self._document.data)
-        for group in _GROUPS:
+        for group in GROUPS:
             if isinstance(data.get(group), dict):
                 data[group] = self._group(group, data[group])
             elif group in data and data[group] is None:
@@ -90,7 +91,7 @@ class Validation:
         return merged(profile.data, own)
 
     def _class(self, group: str, path: Path, section: Mapping[str, Any]) -> type[Section] | None:
-        known = self._catalog.types(_GROUPS[group])
+        known = self._catalog.types(GROUPS[group])
         kind = section.get("type")
         if kind is None:
             self._problem(
@@ -110,7 +111,7 @@ class Validation:
                 at_value=True,
             )
             return None
-        return self._catalog.config_class(_GROUPS[group], kind)
+        return self._catalog.config_class(GROUPS[group], kind)
 
     def _take(self, error: ValidationError, base: Path, cls: type[Section]) -> None:
         for detail in error.errors(include_url=False):

@@ -4,7 +4,7 @@ import re
 from math import isfinite
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import parse_seconds
@@ -34,5 +34,5 @@ def parse_when(value: object) -> object:
     return Condition(found["tag"], operator, float(found["limit"]), round(settle_s * 1e9))
 
 
-When = Annotated[Condition, BeforeValidator(parse_when)]
+When = Annotated[Condition, BeforeValidator(parse_when), WithJsonSchema({"type": "string"})]
 """A condition on one tag, with an optional settling time."""

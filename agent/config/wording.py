@@ -137,15 +137,15 @@ def section_at(cls: type[Section] | None, path: Path) -> type[Section] | None:
                 (f for n, f in hint.model_fields.items() if key in {n, f.alias}),
                 None,
             )
-            hint = _bare(field.annotation) if field is not None else None
+            hint = bare(field.annotation) if field is not None else None
         elif get_origin(hint) in {dict, list, Mapping}:
-            hint = _bare(get_args(hint)[-1])
+            hint = bare(get_args(hint)[-1])
         else:
             return None
     return hint if isinstance(hint, type) and issubclass(hint, Section) else None
 
 
-def _bare(hint: Any) -> Any:
+def bare(hint: Any) -> Any:
     """A type hint without ``Annotated`` and without ``| None``."""
     while get_origin(hint) in {Annotated, Union, types.UnionType}:
         hint = next((a for a in get_args(hint) if a is not type(None)), None)

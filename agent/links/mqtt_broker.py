@@ -21,13 +21,21 @@ class BrokerSection(Section):
     """Where a broker is, who we are to it, and how it proves who it is."""
 
     connect: str
+    """`mqtt://HOST:1883`, or `mqtts://HOST:8883` for TLS."""
     user: str | None = None
+    """User name."""
     password: Secret | None = None
+    """Where the password is."""
     ca: str | None = None
+    """PEM file of the CA that signed the broker's certificate; the system's CAs without it."""
     cert: str | None = None
+    """PEM file of our own certificate."""
     key: str | None = None
+    """PEM file of its key."""
     client_id: str | None = None
+    """Who we are to the broker; made from gateway and name without it."""
     keepalive_s: Seconds = Field(30.0, alias="keepalive", ge=1)
+    """A broker that is silent for one and a half times this is gone."""
 
     @field_validator("connect")
     @classmethod

@@ -24,7 +24,9 @@ class DirectoryConfig(Section):
     """A folder that holds ``NAME/index.json`` and the model files."""
 
     type: Literal["directory"]
+    """A folder: a disk, a stick, a network share."""
     url: str
+    """`dir:///srv/models`."""
 
     @field_validator("url")
     @classmethod

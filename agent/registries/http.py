@@ -32,10 +32,15 @@ class HttpConfig(Section):
     """An HTTP server that holds ``NAME/index.json`` and the model files."""
 
     type: Literal["http"]
+    """A web server that serves the same folder."""
     url: str
+    """`https://HOST/path`."""
     token: Secret | None = None
+    """Where the bearer token is."""
     ca: str | None = None
+    """PEM file of the CA that signed the server's certificate."""
     timeout_s: Seconds = Field(10.0, alias="timeout", gt=0)
+    """For one answer."""
 
     @field_validator("url")
     @classmethod

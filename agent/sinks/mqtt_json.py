@@ -28,10 +28,15 @@ class MqttJsonConfig(BrokerSection):
 
     takes_commands: ClassVar[bool] = True
     type: Literal["mqtt_json"]
+    """An MQTT broker that gets the JSON contract of docs/topics.md."""
     window: int = Field(100, ge=1, le=1000)
+    """Messages that may be under way; less where the broker says so."""
     report: Literal["all", "change"] = "all"
+    """`change`: a row is sent when a tag left its deadband, and at least every 60 s."""
     history_rate: Number = Field(10.0, gt=0)
+    """Messages a second of what was missed, beside live values."""
     ack_timeout_s: Seconds = Field(20.0, alias="ack_timeout", ge=1)
+    """A broker that acknowledges nothing for so long is left and dialled anew."""
 
     def build(self, name: str, ctx: Context) -> "MqttJsonSink":
         """The sink of this broker."""

@@ -64,21 +64,37 @@ class ModbusConfig(Section):
     """A Modbus device: one unit id behind one endpoint."""
 
     type: Literal["modbus"]
+    """Modbus, over TCP, TLS, a serial line, or RTU over TCP."""
     connect: Annotated[str, AfterValidator(_connect)]
+    """`tcp://HOST:502`, `tls://HOST:802`, `rtu+tcp://HOST:502` or `rtu:///dev/serial/by-id/…`."""
     unit: Annotated[int, Field(ge=0, le=255), AfterValidator(_unit)]
+    """Unit id of the device, 1 to 247; 0 or 255 for the gateway itself."""
     addressing: Addressing
+    """How `reg` counts: from 0 (the wire address), from 1, as 40001, or as 400001."""
     poll_s: Seconds = Field(1.0, alias="poll", ge=0.001)
+    """How often the tags without a `class` are read."""
     timeout_s: Seconds = Field(1.0, alias="timeout", ge=0.01)
+    """A device that takes longer has not answered."""
     latency_s: Seconds = Field(0.005, alias="latency", ge=0, le=10)
+    """How long the device usually takes to answer, for planning requests."""
     window: int = Field(1, ge=1, le=16)
+    """Requests that may be under way at once; 1 for devices that take one at a time."""
     max_registers: int = Field(MAX_REGISTERS, ge=1, le=MAX_REGISTERS)
+    """The most that the device gives in one request."""
     classes: dict[Name, Annotated[Seconds, Field(ge=0.001)]] = Field(default_factory=dict)
+    """Scan classes: name: period."""
     tags: dict[Name, ModbusTag] = Field(min_length=1)
+    """Name: where the tag is in the device, and what it means."""
     once_per: Name | None = None
+    """A tag whose change says that there is a new row; a row that was seen is not taken again."""
     serial: SerialSection | None = None
+    """Settings of the serial line."""
     ca: str | None = None
+    """PEM file of the CA that signed the device's certificate (TLS)."""
     cert: str | None = None
+    """PEM file of our own certificate (TLS)."""
     key: str | None = None
+    """PEM file of its key (TLS)."""
 
     @model_validator(mode="after")
     def _holds(self) -> "ModbusConfig":

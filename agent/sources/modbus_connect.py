@@ -28,13 +28,21 @@ class SerialSection(Section):
     """A serial line; what is left out is as the standard says (V1.02 2.5.1: 19200, even, 1)."""
 
     baud: int = Field(19200, ge=300, le=4_000_000)
+    """Bits per second."""
     parity: Literal["none", "even", "odd"] = "even"
+    """Parity bit."""
     stop: Literal[1, 2] | None = None
+    """Stop bits; 1 with parity, 2 without."""
     rs485: bool = False
+    """Let the driver switch the transmitter on and off."""
     rts_on_send: bool = True
+    """RTS is high while sending (`rs485` only)."""
     turn_s: Seconds = Field(0.0, alias="turn", le=1)
+    """Pause before and after sending (`rs485` only)."""
     pause_s: Seconds = Field(0.0, alias="pause", le=10)
+    """Silence between two frames, where the standard's is too short."""
     local_echo: bool = False
+    """The line hears itself: what was sent comes back first."""
 
     @property
     def stop_bits(self) -> int:

@@ -4,7 +4,7 @@ import re
 from math import inf
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent.codecs.modbus_text import Encoding
@@ -74,25 +74,54 @@ class ModbusTag(Section):
     """
 
     reg: Annotated[int | str, BeforeValidator(_register)]
+    """First register or coil, counted as `addressing` says; hex is a wire address."""
     as_: Kind | None = Field(None, alias="as")
+    """Type of the value; what follows from the table without it."""
     order: Order = "ABCD"
+    """Order of the bytes on the wire, `A` is the most significant."""
     table: Table | None = None
+    """`holding`, `input`, `coil` or `discrete`, where the number does not say it."""
     bit: int | None = Field(None, ge=0, le=15)
+    """One bit of the register, 0 is the least."""
     byte: Literal["high", "low"] | None = None
-    mask: Annotated[int | None, BeforeValidator(_mask)] = Field(None, ge=1)
+    """One byte of the register."""
+    mask: Annotated[
+        int | None,
+        BeforeValidator(_mask),
+        WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+    ] = Field(None, ge=1)
+    """Only these bits of an unsigned integer: `0x0F00`."""
     shift: int | None = Field(None, ge=0, le=63)
+    """Bits by which what `mask` leaves is moved down; to bit 0 without it."""
     length: int | None = Field(None, ge=1, le=250)
+    """Bytes of a text."""
     per_register: Literal[1, 2] | None = None
+    """Characters in a register; 2 without it."""
     encoding: Encoding | None = None
+    """How the text is encoded; `ascii` without it."""
     trim: Literal["end", "both", "keep"] | None = None
+    """Which spaces are taken off a text; those at its `end` without this."""
     enum: Annotated[dict[str, Line] | None, Field(min_length=1)] = None
-    invalid: Annotated[tuple[int | float | str, ...], BeforeValidator(_special)] = ()
+    """Number: word. The tag travels as text."""
+    invalid: Annotated[
+        tuple[int | float | str, ...],
+        BeforeValidator(_special),
+        WithJsonSchema({"anyOf": [{"type": ["number", "string"]}, {"type": "array"}]}),
+    ] = ()
+    """Values that mean "no value": they are Bad (`bad_sensor`). Hex is a bit pattern."""
     scale: Number = Field(1.0, allow_inf_nan=False)
+    """The register's number times this, plus `offset`, is the value."""
     offset: Number = Field(0.0, allow_inf_nan=False)
+    """Added after `scale`."""
     scale_by: Name | None = None
+    """A tag of the same device that holds a power of ten."""
     unit: Line = ""
+    """Engineering unit."""
     range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_range)] = Field(
         None, alias="range"
     )
+    """`[low, high]`: outside it the quality is `uncertain_range`, the value is kept."""
     deadband: Number = Field(0.0, ge=0)
+    """Smaller changes are not reported with `report: change`."""
     class_: Name | None = Field(None, alias="class")
+    """Scan class of this tag."""

@@ -38,20 +38,35 @@ class MqttConfig(BrokerSection):
     """Machines that publish to one broker: topics, and how tags stand in their messages."""
 
     type: Literal["mqtt"]
+    """Machines that publish to an MQTT broker."""
     topic: Topic | None = None
+    """Topic of the messages; `{name}` stands for each entry of `each`."""
     each: dict[Name, list[Name]] = Field(default_factory=dict)
+    """The name in the topic: what it stands for. Each makes a stream of its own."""
     format: Literal["json", "plain", "csv", "sparkplug"] = "json"
+    """What is in the messages."""
     time: TimeSection | None = None
+    """Where the device's own time is; without it the time of arrival counts."""
     delimiter: Literal[",", ";", "tab"] = ","
+    """Between two columns (`csv`)."""
     decimal: Literal[".", ","] = "."
+    """The decimal sign (`csv`)."""
     protocol: Literal["auto", "3.1.1"] = "auto"
+    """`auto`: MQTT 5, or 3.1.1 where the broker knows no other."""
     qos: Literal[0, 1] = 1
+    """1: the broker gets its acknowledgement when the samples are on disk."""
     share: Name | None = None
+    """Name of a shared subscription: several gateways divide the messages."""
     session_s: Seconds = Field(86400.0, alias="session", ge=0)
+    """For so long the broker keeps messages while we are away."""
     window: int = Field(20, ge=2, le=1000)
+    """Messages that may wait for their commit; beyond it nothing is read."""
     stale_after_s: Seconds | None = Field(None, alias="stale_after", ge=0.1)
+    """Silent for so long, a tag is `uncertain_last`; for twice as long, `bad_comm`."""
     rebirth: Literal["ask", "never"] | None = None
+    """Whether a Sparkplug node is asked for its birth when one is lacking."""
     tags: dict[Name, MqttTag] = Field(min_length=1)
+    """Name: where the value stands in a message."""
 
     @model_validator(mode="after")
     def _holds(self) -> "MqttConfig":

@@ -5,7 +5,7 @@ from math import inf
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Number, Section
@@ -40,7 +40,11 @@ def _no_path(value: object) -> PydanticCustomError:
     )
 
 
-JsonPath = Annotated[Path, BeforeValidator(_path)]
+JsonPath = Annotated[
+    Path,
+    BeforeValidator(_path),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]}),
+]
 """Where in a JSON payload."""
 
 
@@ -55,17 +59,27 @@ class MqttTag(Section):
     """
 
     topic: Topic | None = None
+    """Topic of this tag, where it is another than the device's."""
     path: JsonPath | None = None
+    """Where in a JSON payload: `a.b.0`, or a list for names with a dot."""
     column: int | None = Field(None, ge=0, le=1000)
+    """Column of a CSV line, from 0."""
     metric: str | None = Field(None, min_length=1, max_length=500)
+    """Name of a Sparkplug metric."""
     as_: Literal["number", "quoted", "bool", "text"] = Field("number", alias="as")
+    """What the payload has: a number, a number in quotes, `true`/`false`, or text."""
     scale: Number = Field(1.0, allow_inf_nan=False)
+    """The number times this, plus `offset`, is the value."""
     offset: Number = Field(0.0, allow_inf_nan=False)
+    """Added after `scale`."""
     unit: str = ""
+    """Engineering unit."""
     range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_range)] = Field(
         None, alias="range"
     )
+    """`[low, high]`: outside it the quality is `uncertain_range`, the value is kept."""
     deadband: Number = Field(0.0, ge=0)
+    """Smaller changes are not reported with `report: change`."""
 
     def described(self, name: str) -> Tag:
         """The tag as the rest of the agent knows it."""
@@ -81,9 +95,13 @@ class TimeSection(Section):
     """
 
     path: JsonPath | None = None
+    """Where in a JSON payload."""
     column: int | None = Field(None, ge=0, le=1000)
+    """Column of a CSV line, from 0."""
     as_: Literal["iso", "local", "s", "ms", "us", "ns"] = Field("iso", alias="as")
+    """`iso` with its offset, `local` without one, or a number since 1970 in s, ms, us, ns."""
     zone: str | None = None
+    """Time zone of `local`: `Europe/Berlin`."""
 
     @model_validator(mode="after")
     def _zoned(self) -> "TimeSection":
