@@ -18,8 +18,8 @@ So does a size: `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
 `NAME` is yours to choose: letters, digits, `_`, `.` and `-`.
 `configs/full.yaml` shows every setting.
 
-Editors that know YAML complete and check the file: `edge-agent config schema > edge-agent.schema.json`
-beside it, and `# yaml-language-server: $schema=edge-agent.schema.json` as its first line.
+Editors that know YAML complete and check the file. Beside it:
+`edge-agent config schema > edge-agent.schema.json`, and `# yaml-language-server: $schema=edge-agent.schema.json` as its first line.
 """
 _KINDS: Final = {
     "object": "section",
