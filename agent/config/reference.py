@@ -19,7 +19,8 @@ So does a size: `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
 `configs/full.yaml` shows every setting.
 
 Editors that know YAML complete and check the file. Beside it:
-`edge-agent config schema > edge-agent.schema.json`, and `# yaml-language-server: $schema=edge-agent.schema.json` as its first line.
+`edge-agent config schema > edge-agent.schema.json`; as its first line:
+`# yaml-language-server: $schema=edge-agent.schema.json`.
 """
 _KINDS: Final = {
     "object": "section",
