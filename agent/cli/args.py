@@ -41,6 +41,7 @@ _EXITS: Final = {
     "E777": TRY_AGAIN,
     "E778": UNAVAILABLE,
     "E779": INTERNAL,
+    "E788": USAGE,
 }
 
 

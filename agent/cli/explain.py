@@ -1,4 +1,4 @@
-"""`edge-agent explain`: where a tag comes from, how it is, and who uses it."""
+"""`edge-agent explain`: what is known about a tag, and what a code means."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -7,23 +7,33 @@ from typing import Any
 
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
+from agent.cli.codes import CODE, explained
 from agent.cli.override import show
 from agent.cli.table import age
 
-HELP = "where a tag comes from, how it is read, how it is, and who uses it"
+HELP = "a tag: where it comes from, how it is read, who uses it; a code: what it means, what to do"
 
 
 def add(parser: ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("tag", help="full name, such as pump1/flow")
+    parser.add_argument("tag", metavar="TAG|CODE", help="pump1/flow, or E303")
     add_daemon(parser)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Ask the agent, print what it knows."""
+    """Print what the agent knows of the tag; a code needs no running agent."""
+    if CODE.match(args.tag.upper()):
+        return _code(args.tag.upper(), as_json=args.json)
     told = ask(find_socket(args), "explain", tag=args.tag)
     print(json.dumps(told, indent=2) if args.json else _text(told))
+    return OK
+
+
+def _code(code: str, *, as_json: bool) -> int:
+    meaning, cure = explained(code)
+    told = {"code": code, "means": meaning, "do": cure}
+    print(json.dumps(told, indent=2) if as_json else f"{code}  {meaning}\n  do    {cure}")
     return OK
 
 

@@ -1,0 +1,30 @@
+"""What a code means and what to do: the table of docs/operations.md, which comes with the agent."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from agent.core.errors import AgentError
+
+CODE: Final = re.compile(r"^[EAW]\d{3}$")
+
+_SHIPPED: Final = (
+    Path(__file__).parents[2] / "docs" / "operations.md",
+    Path(sys.prefix) / "share" / "edge-agent" / "operations.md",
+)
+_ROW: Final = re.compile(r"^\| ((?:[EAW]\d{3}(?:, )?)+) \| (.+) \| (.+) \|$", re.MULTILINE)
+
+
+def explained(code: str) -> tuple[str, str]:
+    """What *code* means, and what to do; raises `AgentError` E788 for one that there is not."""
+    page = next((p for p in _SHIPPED if p.is_file()), None)
+    text = "" if page is None else page.read_text(encoding="utf-8")
+    for codes, meaning, cure in _ROW.findall(text):
+        if code in codes.split(", "):
+            return meaning, cure
+    raise AgentError(
+        f"there is no code {code}" if text else "the table of codes is not installed",
+        fix="Codes are E001 to E799, A101 to A199 and W301 to W399; docs/operations.md has them.",
+        code="E788",
+    )

@@ -1,0 +1,33 @@
+"""`edge-agent explain CODE`: the table of codes at hand, with or without a running agent."""
+
+import re
+
+import pytest
+
+from agent.cli.codes import explained
+from agent.cli.main import main
+from tests.test_docs import OPERATIONS
+
+CODES = re.findall(r"^\| ([EAW]\d{3}) \|", OPERATIONS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_explained(code):
+    """Whatever a message names can be asked for."""
+    meaning, cure = explained(code)
+    assert meaning
+    assert cure
+
+
+def test_a_code_needs_no_running_agent(capsys):
+    """The technician reads a code off a screen, in any case, and is told what to do."""
+    assert main(["explain", "e002"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == "E002  a key stands twice"
+    assert "remove one" in shown
+
+
+def test_a_code_that_there_is_not(capsys):
+    """A code that was misread is wrong use, and the page is named."""
+    assert main(["explain", "E999"]) == 2
+    assert "there is no code E999" in capsys.readouterr().err
