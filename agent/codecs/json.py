@@ -14,7 +14,7 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Stored
 from agent.core.quality import Quality, word
-from agent.core.tag import TagSet
+from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
 
 HISTORY_TYPE: Final = "application/json+zlib"
@@ -52,7 +52,7 @@ def _usual(q: NDArray[np.uint8]) -> int:
     return first if (q == first).all() else int(np.bincount(q.ravel()).argmax())
 
 
-def _spelled(batch: Batch, texts: Texts) -> tuple[dict[int, list[str | None]], NDArray[np.uint8]]:
+def spell(batch: Batch, texts: Texts) -> tuple[dict[int, list[str | None]], NDArray[np.uint8]]:
     """Text columns as text, null where Bad, and the qualities (n, k): Bad where it is forgotten."""
     found: dict[int, list[str | None]] = {}
     q = batch.q
@@ -67,6 +67,30 @@ def _spelled(batch: Batch, texts: Texts) -> tuple[dict[int, list[str | None]], N
     return found, q
 
 
+def native(tag: Tag, value: float) -> float | bool:
+    """A number in its tag's own JSON type; what is no whole number stays as it is."""
+    if tag.form == "number" or value != value:  # noqa: PLR0124 - NaN
+        return value
+    if tag.form == "boolean":
+        return value != 0
+    return int(value) if value.is_integer() else value
+
+
+def _natives(tags: TagSet, v: NDArray[np.float64]) -> list[list[Any]]:
+    """Values (n, k) as n rows, each value in its tag's own JSON type."""
+    if tags.whole:
+        with np.errstate(invalid="ignore"):
+            whole = v.astype(np.int64)
+        if (whole == v).all():
+            return list(whole.tolist())
+    rows: list[list[Any]] = v.tolist()
+    for i in tags.typed:
+        tag = tags.tags[i]
+        for values in rows:
+            values[i] = native(tag, values[i])
+    return rows
+
+
 def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     """One row: a map of values, and only the qualities that differ from the usual one.
 
@@ -75,7 +99,7 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     v, q = batch.v[-1], batch.q[-1]
     spelled: dict[int, list[str | None]] = {}
     if batch.tags.texts:
-        spelled, every = _spelled(batch, texts)
+        spelled, every = spell(batch, texts)
         q = every[-1]
     usual = _usual(q)
     names = batch.tags.short
@@ -86,7 +110,8 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     bad = q < Quality.UNCERTAIN
     if bad.any():
         v = np.where(bad, np.nan, v)
-    message["values"] = values = dict(zip(names, v.tolist(), strict=True))
+    typed = _natives(batch.tags, v[None, :])[0]
+    message["values"] = values = dict(zip(names, typed, strict=True))
     for i, column in spelled.items():
         values[names[i]] = column[-1]
     differs = np.flatnonzero(q != usual)
@@ -101,9 +126,10 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
 
 def history(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     """Many rows by column, zlib: the backfill after an outage."""
-    spelled, q = _spelled(batch, texts)
+    spelled, q = spell(batch, texts)
     names, usual = batch.tags.short, _usual(q)
-    columns = np.where(q < Quality.UNCERTAIN, np.nan, batch.v).T.tolist()
+    rows = _natives(batch.tags, np.where(q < Quality.UNCERTAIN, np.nan, batch.v))
+    columns: list[Any] = list(zip(*rows, strict=True))
     for i, column in spelled.items():
         columns[i] = column
     message = _head(stored)
@@ -177,7 +203,7 @@ def birth(stream: str, tags: TagSet) -> bytes:
     described = {
         t.short: {
             "unit": t.unit,
-            "type": t.kind,
+            "type": "float64" if t.json_type == "number" else t.json_type,
             "lo": t.lo if np.isfinite(t.lo) else None,
             "hi": t.hi if np.isfinite(t.hi) else None,
         }

@@ -227,11 +227,13 @@ def _topics(settings: Settings) -> Iterator[Finding]:
 def _echoes(settings: Settings) -> Iterator[Finding]:
     """A device that listens to what the agent publishes would make rows of rows for ever."""
     root = f"{settings.gateway.prefix}/{settings.gateway.id}"
+    more = [r for s in settings.sinks.values() if hasattr(s, "roots") for r in s.roots(root)]
     for name, device in settings.devices.items():
-        if hasattr(device, "hears") and device.hears(root):
+        heard = [r for r in (root, *more) if hasattr(device, "hears") and device.hears(r)]
+        if heard:
             yield (
                 "E226",
-                f"`{name}` would hear what the agent itself publishes below {root}",
+                f"`{name}` would hear what the agent itself publishes below {heard[0]}",
                 ("devices", name),
                 "Write the topic without wildcards where the agent's own has names.",
             )

@@ -138,4 +138,4 @@ def _problem(
 
 
 def _state_tag(name: str, condition: Condition) -> Tag:
-    return Tag(name, origin=f"state({condition})")
+    return Tag(name, origin=f"state({condition})", form="boolean")

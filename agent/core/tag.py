@@ -23,6 +23,7 @@ class Tag:
         kind: ``text``: the column holds codes into the dictionary of texts (`agent.core.texts`).
         enum: Codes that the value may have, and what each means; the value stays the code.
         origin: How a derived tag is computed: ``difference(p/a, p/b)``; empty if it is measured.
+        form: What a value is in JSON where each tag has its own type; a text is always a string.
     """
 
     name: str
@@ -33,6 +34,12 @@ class Tag:
     kind: Literal["float64", "text"] = "float64"
     enum: tuple[tuple[int, str], ...] = ()
     origin: str = ""
+    form: Literal["number", "integer", "boolean"] = "number"
+
+    @property
+    def json_type(self) -> str:
+        """``number`` | ``integer`` | ``boolean`` | ``text``: what its values are in payloads."""
+        return "text" if self.kind == "text" else self.form
 
     @property
     def short(self) -> str:
@@ -50,6 +57,8 @@ class TagSet:
         short: The tags' short names, in order.
         lo, hi, deadband: float64, shape (k,): the tags' limits as columns.
         texts: Numbers of the columns that hold texts; empty for nearly every stream.
+        typed: Numbers of the columns whose values are whole numbers, or true and false.
+        whole: Are all of them whole numbers.
         schema_id: Stable id, 16 hex digits, of names, units, kinds, origins and order.
     """
 
@@ -60,6 +69,8 @@ class TagSet:
     hi: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     deadband: NDArray[np.float64] = field(init=False, repr=False, compare=False, hash=False)
     texts: tuple[int, ...] = field(init=False, repr=False, compare=False, hash=False)
+    typed: tuple[int, ...] = field(init=False, repr=False, compare=False, hash=False)
+    whole: bool = field(init=False, repr=False, compare=False, hash=False)
     schema_id: str = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +81,10 @@ class TagSet:
         object.__setattr__(self, "deadband", np.array([t.deadband for t in self.tags], np.float64))
         texts = tuple(i for i, t in enumerate(self.tags) if t.kind == "text")
         object.__setattr__(self, "texts", texts)
+        typed = tuple(i for i, t in enumerate(self.tags) if t.form != "number")
+        object.__setattr__(self, "typed", typed)
+        whole = bool(self.tags) and all(t.json_type == "integer" for t in self.tags)
+        object.__setattr__(self, "whole", whole)
         text = "\n".join(f"{t.name}\t{t.unit}{_special(t)}" for t in self.tags)
         object.__setattr__(self, "schema_id", sha256(text.encode()).hexdigest()[:16])
         if len(self.column) != len(self.tags):

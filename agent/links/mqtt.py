@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Self
 
 import paho.mqtt.client as paho
@@ -343,16 +344,25 @@ def _session(listening: Listening | None) -> Any:
     return properties
 
 
-def content_type(kind: str) -> Any:
-    """PUBLISH properties that name the payload's type (MQTT 5, 3.3.2.3.9)."""
+@lru_cache(maxsize=256)
+def describe(kind: str, pairs: tuple[tuple[str, str], ...] = ()) -> Any:
+    """PUBLISH properties: the payload's type, that it is text where it is (a cloud shows others
+    in base64), and user properties (MQTT 5, 3.3.2.3).
+    """
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = kind
+    if kind:
+        properties.ContentType = kind
+    if kind.endswith("json"):
+        properties.PayloadFormatIndicator = 1
+    if pairs:
+        properties.UserProperty = list(pairs)
     return properties
 
 
 def reply_to(correlation: bytes | None) -> Any:
     """PUBLISH properties of an answer (MQTT 5, 4.10.1): the correlation data come back."""
-    properties = content_type("application/json")
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/json"
     if correlation is not None:
         properties.CorrelationData = correlation
     return properties

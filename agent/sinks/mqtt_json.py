@@ -1,30 +1,32 @@
 """MQTT with the JSON contract: what SCADA, MES and historians subscribe to."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import structlog
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.codecs import json
-from agent.config.base import Context, Number, Seconds
+from agent.config.base import Context, Number, Seconds, refuse
 from agent.core.alarms import AlarmEvent
-from agent.core.batch import Batch
 from agent.core.errors import PermanentError
-from agent.core.ports import Lane, Rejected, Stored
+from agent.core.ports import Rejected, Stored
 from agent.core.requests import Request
 from agent.core.tag import TagSet
-from agent.links.mqtt import MqttLink, Refused, content_type
+from agent.links.mqtt import MqttLink, Refused, describe
 from agent.links.mqtt_broker import BrokerSection
 from agent.links.mqtt_peer import Will
 from agent.links.names import Lookup
 from agent.sinks.mqtt_commands import CommandListener
+from agent.sinks.payload import PayloadSection
+from agent.sinks.shapes import Message
 
 log = structlog.get_logger()
 
 
-class MqttJsonConfig(BrokerSection):
-    """A broker that gets the JSON contract."""
+class MqttJsonConfig(BrokerSection, PayloadSection):
+    """A broker that gets JSON: the contract, or what a template says."""
 
     takes_commands: ClassVar[bool] = True
     type: Literal["mqtt_json"]
@@ -37,6 +39,11 @@ class MqttJsonConfig(BrokerSection):
     """Messages a second of what was missed, beside live values."""
     ack_timeout_s: Seconds = Field(20.0, alias="ack_timeout", ge=1)
     """A broker that acknowledges nothing for so long is left and dialled anew."""
+
+    @model_validator(mode="after")
+    def _holds(self) -> "MqttJsonConfig":
+        refuse(list(self.payload_flaws()))
+        return self
 
     def build(self, name: str, ctx: Context) -> "MqttJsonSink":
         """The sink of this broker."""
@@ -53,6 +60,7 @@ class MqttJsonSink:
 
     def __init__(self, name: str, config: MqttJsonConfig, ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
+        self._shapes = config.shapes(ctx)
         self._since_ns = ctx.clock.wall_ns()
         self._v5 = True
         self._lookup: Lookup | None = None
@@ -77,7 +85,6 @@ class MqttJsonSink:
         link = MqttLink(peer, will, self._lookup, self._ctx.clock, v5=self._v5)
         self._link = await link.__aenter__()
         self._v5 = link.v5
-        self._history = content_type(json.HISTORY_TYPE) if link.v5 else None
         if self.offer is not None:
             try:
                 await CommandListener(self._name, self._ctx, self.offer).listen(link)
@@ -107,26 +114,30 @@ class MqttJsonSink:
             if isinstance(record, AlarmEvent):
                 payload = json.alarm(stored, record)
                 await self._link.publish(f"{self._ctx.root}/_alarm/{record.alarm}", payload)
-            elif stored.lane is Lane.HISTORY:
-                await self._link.publish(
-                    f"{self._ctx.root}/history/{stored.stream}",
-                    json.history(stored, record, self._ctx.texts),
-                    properties=self._history,
-                )
             else:
-                payload = json.row(stored, record, self._ctx.texts)
-                await self._link.publish(self._topic(record), payload)
+                for messages in self._shapes.messages(stored, record):
+                    await self._together(messages)
         except Refused as e:
             return Rejected(stored, str(e))
         return None
 
-    def _topic(self, batch: Batch) -> str:
-        root, stream = self._ctx.root, batch.stream
-        if stream == "agent":
-            return f"{root}/_metrics"
-        if stream.startswith("model/"):
-            return f"{root}/_{stream}"
-        return f"{root}/data/{stream}"
+    async def _together(self, messages: Sequence[Message]) -> None:
+        """Publish the messages of one row side by side; raise what became of the worst of them."""
+        if len(messages) == 1:
+            await self._put(messages[0])
+            return
+        done = await asyncio.gather(*map(self._put, messages), return_exceptions=True)
+        failed = [e for e in done if e is not None]
+        for error in sorted(failed, key=lambda e: isinstance(e, Refused)):
+            raise error
+
+    async def _put(self, message: Message) -> None:
+        described = self._link.v5 and (message.kind or message.properties)
+        await self._link.publish(
+            message.topic,
+            message.payload,
+            properties=describe(message.kind, message.properties) if described else None,
+        )
 
     async def publish_status(self, facts: Mapping[str, Any]) -> None:
         """Say (retained) how the agent is."""

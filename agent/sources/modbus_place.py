@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from agent.codecs.modbus_text import TextFormat
 from agent.codecs.modbus_types import (
@@ -179,4 +179,21 @@ def described(name: str, tag: ModbusTag, kind: Kind) -> Tag:
     lo, hi = tag.range_ or (-inf, inf)
     if codes and tag.range_ is None:
         lo, hi = min(c for c, _ in codes), max(c for c, _ in codes)
-    return Tag(name, tag.unit, lo, hi, tag.deadband, "text" if kind == "text" else "float64", codes)
+    return Tag(
+        name,
+        tag.unit,
+        lo,
+        hi,
+        tag.deadband,
+        "text" if kind == "text" else "float64",
+        codes,
+        form=_form(tag, kind),
+    )
+
+
+def _form(tag: ModbusTag, kind: Kind) -> Literal["number", "integer", "boolean"]:
+    """A bit is true or false, a whole number that is not scaled stays one."""
+    scaled = tag.scale != 1.0 or tag.offset != 0.0 or tag.scale_by is not None
+    if scaled or kind in FLOATS or kind == "text":
+        return "number"
+    return "boolean" if kind == "bool" else "integer"

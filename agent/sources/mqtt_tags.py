@@ -85,7 +85,8 @@ class MqttTag(Section):
         """The tag as the rest of the agent knows it."""
         lo, hi = self.range_ or (-inf, inf)
         kind: Literal["text", "float64"] = "text" if self.as_ == "text" else "float64"
-        return Tag(name, self.unit, lo, hi, self.deadband, kind)
+        form: Literal["boolean", "number"] = "boolean" if self.as_ == "bool" else "number"
+        return Tag(name, self.unit, lo, hi, self.deadband, kind, form=form)
 
 
 class TimeSection(Section):

@@ -158,12 +158,14 @@ def _tags_text(tags: TagSet) -> str:
     return known[1]
 
 
-_PLAIN: Final[tuple[Any, ...]] = ("float64", (), "")
+_PLAIN: Final[tuple[Any, ...]] = ("float64", (), "", "number")
 """What is not written of a plain number."""
 
 
 def _tag_facts(t: Tag) -> list[Any]:
     facts: list[Any] = [t.name, t.unit, t.lo, t.hi, t.deadband]
+    if t.form != "number":
+        return [*facts, t.kind, t.enum, t.origin, t.form]
     if t.origin:
         return [*facts, t.kind, t.enum, t.origin]
     return facts + ([] if t.kind == "float64" and not t.enum else [t.kind, t.enum])
@@ -171,9 +173,9 @@ def _tag_facts(t: Tag) -> list[Any]:
 
 def _tag(facts: list[Any]) -> Tag:
     name, unit, lo, hi, deadband, *special = facts
-    kind, enum, origin = (*special, *_PLAIN[len(special) :])
+    kind, enum, origin, form = (*special, *_PLAIN[len(special) :])
     texts = tuple((int(code), str(text)) for code, text in enum)
-    return Tag(name, unit, lo, hi, deadband, kind, texts, origin)
+    return Tag(name, unit, lo, hi, deadband, kind, texts, origin, form)
 
 
 def tags_of(text: str) -> TagSet:
