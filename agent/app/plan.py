@@ -95,6 +95,7 @@ def choice(name: str, model: ModelSection) -> ModelChoice:
             inputs,
             "" if model.decide is None else model.decide.output,
             max(TRIAL_DEADLINE_S, model.deadline_s),
+            tuple(model.allow_ops),
         ),
         poll_s=model.poll_s,
     )

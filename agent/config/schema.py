@@ -143,6 +143,8 @@ class ModelSection(Section):
     """How often the registry is asked."""
     when: When | None = None
     """The model is scored while this holds; `pump1/current > 2 for 30s`."""
+    allow_ops: list[str] = Field(default_factory=list)
+    """Operators that the file may use beyond those that only calculate: `[Loop]`."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSection":

@@ -1,5 +1,6 @@
 """The trial of a candidate: what a version must show before it may serve."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.codecs.onnx import scan
 from agent.core.errors import PermanentError
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
 from agent.runtime.outputs import columns
@@ -22,18 +24,20 @@ class Fit:
         rows, inputs: w and k of the windows it will be fed.
         output: The output that the configuration decides on; empty when it does not.
         deadline_s: For one call.
+        allow_ops: Operators that it may use beyond the usual ones.
     """
 
     rows: int
     inputs: int
     output: str = ""
     deadline_s: float = 10.0
+    allow_ops: tuple[str, ...] = ()
 
 
 async def try_out(
     host: ModelHost, digest: str, model: bytes, fit: Fit, windows: NDArray[np.float32] | None
 ) -> LoadedModel:
-    """Load and run the candidate once, in the worker of *host*.
+    """Look into the file, then load and run the candidate once, in the worker of *host*.
 
     Args:
         host: A worker of its own, not the one that serves.
@@ -46,6 +50,8 @@ async def try_out(
         PermanentError: The candidate must not serve.
         TransientError: The trial itself failed.
     """
+    where = f"model {digest[:12]}"
+    await asyncio.to_thread(scan, model, fit.allow_ops, where)
     loaded = await host.load(digest, model, LOAD_DEADLINE_S)
     check_fit(loaded, fit)
     x = made_up(fit.rows, fit.inputs) if windows is None or not len(windows) else windows

@@ -85,6 +85,7 @@ async def test_during_a_model_load(tmp_path):
     image = Counting()
     async with ModbusServer({1: image}) as server:
         one = {"file": str(file), "window": {"rows": 2}, "instances": {"i": {"inputs": ["d/n"]}}}
+        one["allow_ops"] = ["Loop"]
         config = configure(tmp_path, devices={"d": device(server.url)}, models={"m": one})
         async with AgentProcess(config) as agent:
             await until(lambda: '"role": "candidate"' in agent.tail())

@@ -30,6 +30,7 @@ def model(instance: str, **origin: Any) -> dict[str, Any]:
     return {
         "window": {"kind": "count", "rows": 2},
         "deadline": "500ms",
+        "allow_ops": ["Loop"],  # a hang must reach the worker, which must survive it
         "instances": {instance: {"inputs": INPUTS}},
     } | origin
 
@@ -100,8 +101,8 @@ def registry():
 LIMIT, SAFE = 1e6, 0.0
 FAULTS = ["cut", "corrupt", "endless", "drip", "silent", "garbage", "error"]
 BROKEN_FILES = {
-    "garbage": (models.garbage, "no model that can be used"),
-    "external": (models.external_data, "no model that can be used"),
+    "garbage": (models.garbage, "E670"),
+    "external": (models.external_data, "E671"),
     "huge": (models.out_of_memory, "the model refuses its input"),
     "nan": (lambda: models.nan(-1e6), "is not a number"),  # also for the noise of a first trial
     "endless": (models.endless, "no answer within"),

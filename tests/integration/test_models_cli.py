@@ -92,7 +92,7 @@ async def test_a_pull_cures_a_model_that_did_not_start(tmp_path):
     with RegistryServer() as registry:
         local = {"file": str(file), "registry": None, "channel": None}
         async with running(tmp_path, registry, **local) as (run, agent):
-            await told(agent, lambda s: any("E601" in r for r in s["reasons"]))
+            await told(agent, lambda s: any("E670" in r for r in s["reasons"]))
             file.write_bytes(models.tiny())
             assert (await run("pull", "m"))[0] == 0
             status = await agent.ask("status")

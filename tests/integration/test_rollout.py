@@ -146,7 +146,7 @@ async def test_a_version_that_is_never_what_its_index_says_is_not_fetched_for_ev
 
 
 BAD = {
-    "garbage": (models.garbage(), "E601"),
+    "garbage": (models.garbage(), "E670"),
     "wrong_shape": (models.wrong_shape(), "E603"),
     "nan": (models.nan(), "E642"),
     "two_inputs": (models.two_inputs(), "E601"),
@@ -358,6 +358,7 @@ async def test_a_candidate_that_takes_the_agent_down_is_blocked(registry, doc):
 
 async def test_an_agent_that_ends_during_a_trial_does_not_blame_the_candidate(registry, doc):
     """An orderly end in the middle of a trial is no crash."""
+    doc["models"] = {"m": MODEL | {"allow_ops": ["Loop"]}}
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", models.endless())
         poll = asyncio.create_task(b.poll())

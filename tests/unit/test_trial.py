@@ -7,6 +7,7 @@ from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import LoadedModel, WorkerLost
 from agent.runtime.outputs import MAX_COLUMNS, columns
 from agent.runtime.trial import Fit, check_fit, made_up, try_out
+from simulators import models
 
 CUBE = (None, 5, 3)
 FIT = Fit(5, 3)
@@ -30,7 +31,7 @@ class Host:
 
 
 async def tried(host, windows=None, fit=FIT):
-    return await try_out(host, "d" * 64, b"model", fit, windows)
+    return await try_out(host, "d" * 64, models.tiny(), fit, windows)
 
 
 async def test_a_sound_version_passes_on_stored_windows():
