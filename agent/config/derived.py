@@ -30,9 +30,9 @@ DerivedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*
 _PER_NS: Final = {"s": 1_000_000_000, "min": 60_000_000_000, "h": 3_600_000_000_000}
 
 _SETTINGS: Final[dict[str, set[str]]] = {
-    "sum": set(),
-    "difference": set(),
-    "ratio": {"factor"},
+    "sum": {"max_age"},
+    "difference": {"max_age"},
+    "ratio": {"factor", "max_age"},
     "scale": {"factor", "offset"},
     "min": {"over"},
     "max": {"over"},
@@ -46,7 +46,7 @@ _SETTINGS: Final[dict[str, set[str]]] = {
 }
 """Computation -> the settings that belong to it."""
 
-_FIELDS: Final = {"over": "over_s", "max_gap": "max_gap_s", "for": "for_s"}
+_FIELDS: Final = {"over": "over_s", "max_gap": "max_gap_s", "for": "for_s", "max_age": "max_age_s"}
 """Settings whose field carries their unit."""
 
 _NUMBER: Final = re.compile(r"^[-+]?\d+(\.\d+)?$")
@@ -120,6 +120,8 @@ class DerivedSection(Section):
     """For `text`: number: word."""
     other: str | None = None
     """For `text`: the word for all other numbers."""
+    max_age_s: Seconds = Field(60.0, alias="max_age", gt=0)
+    """For `sum`, `difference`, `ratio`: an older value of another stream is `uncertain_last`."""
     unit: str = ""
     """Engineering unit."""
     range_: Annotated[tuple[Number, Number] | None, BeforeValidator(_pair)] = Field(
@@ -168,7 +170,7 @@ class DerivedSection(Section):
             "text" if self.text else "float64",
             origin=self._origin(),
         )
-        return Derived(tag, self._inputs(), self._op(), self.when)
+        return Derived(tag, self._inputs(), self._op(), self.when, round(self.max_age_s * 1e9))
 
     def _origin(self) -> str:
         """What the birth says of it: ``mean(pump1/flow, over 300s)``."""

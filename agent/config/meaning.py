@@ -1,4 +1,6 @@
-"""What the whole file derives: each derived tag and each `when:` at its stream, in order."""
+"""What the whole file derives: each derived tag and each `when:` at the stream of its first input,
+in order.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -127,9 +129,6 @@ def _problem(
         return "E212", f"`{words[0]}` is a text, not a number", _NO_TEXT
     if _LOST in streams:
         return "E220", "", ""
-    if len(streams) > 1:
-        what = f"its inputs are of several scan classes: {', '.join(sorted(streams))}"
-        return "E221", what, "Put them into one class of one device."
     device, (owner, _, _) = streams[0].partition("~")[0], s.tag.name.partition("/")
     if owner != device:
         fix = f"Call it `{device}/{s.tag.name.rpartition('/')[2]}`."

@@ -96,14 +96,17 @@ class Derived:
     """One derived tag.
 
     Attributes:
-        inputs: Full names of tags of the source stream, or derived from it.
+        inputs: Full names of tags. The first one's stream is the source: there is a value for
+            each of its rows. Those of other streams count as last known.
         when: Outside it the value is ``not_applicable``.
+        max_age_ns: A value of another stream that is older is ``uncertain_last`` at best.
     """
 
     tag: Tag
     inputs: tuple[str, ...]
     op: Op
     when: Condition | None = None
+    max_age_ns: int = 60_000_000_000
 
 
 def in_order(specs: Sequence[Derived]) -> tuple[list[Derived], list[Derived]]:

@@ -25,6 +25,13 @@ SAVE_NS: Final = 10_000_000_000
 Elsewhere = Callable[[Condition], float]
 """The state of a condition on another stream, as last known (NaN: not)."""
 
+Held = Callable[[str], tuple[float, int, int]]
+"""A tag of another stream as last known: value, quality, time in ns."""
+
+
+def _nothing(_tag: str) -> tuple[float, int, int]:
+    return np.nan, Quality.BAD, 0
+
 
 def _no_texts(tag: str, text: str) -> float:
     raise ValueError(f"{tag}: no dictionary for `{text}`")
@@ -55,6 +62,7 @@ class DeriveTable:
 
     Attributes:
         stream, tags: Of the rows that it gives.
+        foreign: Inputs on other streams, and how old (ns) their values may be.
     """
 
     def __init__(
@@ -66,7 +74,11 @@ class DeriveTable:
         self._code = code
         self.stream, self.specs = source + SUFFIX, tuple(specs)
         self.tags = TagSet(tuple(s.tag for s in specs))
-        self._k = len(inputs)
+        own = inputs.column.keys() | {s.tag.name for s in specs}
+        self.foreign = list(
+            dict.fromkeys((n, s.max_age_ns) for s in specs for n in s.inputs if n not in own)
+        )
+        self._k = len(inputs) + len(self.foreign)
         place = inputs.column | {s.tag.name: self._k + i for i, s in enumerate(specs)}
         self.condition_column = {
             s.op.condition: i for i, s in enumerate(specs) if isinstance(s.op, InState)
@@ -102,7 +114,11 @@ class DeriveTable:
         return "" if column is None else self.specs[column].tag.name
 
     def _columns(self, specs: Sequence[Derived], place: Mapping[str, int]) -> Columns:
-        columns = [[place[name] for name in s.inputs] for s in specs]
+        beside = self._k - len(self.foreign)
+        foreign = {one: beside + i for i, one in enumerate(self.foreign)}
+        columns = [
+            [place[n] if n in place else foreign[n, s.max_age_ns] for n in s.inputs] for s in specs
+        ]
         conditions = [s.op.condition for s in specs if isinstance(s.op, InState)]
         if conditions:
             return _States([c[0] for c in columns], conditions)
@@ -116,11 +132,18 @@ class DeriveTable:
         v: NDArray[np.float64],
         q: NDArray[np.uint8],
         elsewhere: Elsewhere,
+        held: Held = _nothing,
     ) -> Rows:
         """Derive from rows of the source, t (n,), v and q (n, k); v and q (n, m)."""
         n, k, m = len(t), self._k, len(self.specs)
         all_v, all_q = np.empty((n, k + m)), np.empty((n, k + m), np.uint8)
-        all_v[:, :k], all_q[:, :k] = v, q
+        own = k - len(self.foreign)
+        all_v[:, :own], all_q[:, :own] = v, q
+        for column, (name, max_age_ns) in enumerate(self.foreign, own):
+            value, quality, at_ns = held(name)
+            last = min(quality, Quality.UNCERTAIN_LAST)
+            all_v[:, column] = value
+            all_q[:, column] = np.where(t - at_ns > max_age_ns, last, quality)
         with np.errstate(all="ignore"):  # what is no number gets its quality here
             for columns, some in self._steps:
                 cv, cq = columns.run(t, all_v, all_q)

@@ -159,3 +159,60 @@ async def test_a_step_of_the_clock_settles_nothing(tmp_path):
         clock.check_step = lambda: 3600.0
         pipeline.emit(row("pump1", 3601, 0, 5))
         assert latest(pipeline)["running"] == (0.0, 192)
+
+
+TWO = """
+version: 1
+gateway: {id: g1}
+devices:
+  fast:
+    type: modbus
+    connect: "tcp://10.0.0.5:502"
+    unit: 1
+    addressing: zero_based
+    classes: {slow: 10s}
+    tags: {a: {reg: 0}, s: {reg: 1, class: slow}}
+  other:
+    type: modbus
+    connect: "tcp://10.0.0.6:502"
+    unit: 1
+    addressing: zero_based
+    tags: {b: {reg: 0}}
+derived:
+  other/twice: {scale: other/b, factor: 2}
+  fast/total: {sum: [fast/a, fast/s, other/twice], max_age: 30s}
+"""
+
+
+async def test_one_tag_from_two_scan_classes_and_two_devices(tmp_path):
+    """Computed with each row of the first input; the others as last known, doubtful when they are
+    old, Bad before they were seen and while their device is.
+    """
+    settings = loads(TWO, "two.yaml", installed())
+    known = streams(settings)
+
+    def one(stream, t_s, value, q=192):
+        tags, v = known[stream], np.array([[value]], float)
+        return Batch(stream, tags, np.array([t_s * S]), v, np.full(v.shape, q, np.uint8))
+
+    async with running(tmp_path, None, plan.wiring(settings), known) as (pipeline, out):
+        pipeline.emit(one("fast", 0, 1))
+        assert latest(pipeline, "fast~derived")["total"][1] == 0
+        pipeline.emit(one("fast~slow", 1, 10))
+        pipeline.emit(one("other", 1, 50))
+        assert [s.stream for s in out.offered] == [
+            "fast", "fast~derived", "fast~slow", "other", "other~derived",
+        ]  # fmt: skip
+        pipeline.emit(one("fast", 2, 1))
+        assert latest(pipeline, "fast~derived") == {"total": (111.0, 192)}
+        pipeline.emit(one("other", 25, 60))
+        pipeline.emit(one("fast", 32, 2))
+        assert latest(pipeline, "fast~derived") == {"total": (132.0, 68)}
+        pipeline.emit(one("fast~slow", 33, 10))
+        pipeline.emit(one("other", 33, 60, q=24))
+        pipeline.emit(one("fast", 34, 2))
+        assert latest(pipeline, "fast~derived")["total"][1] == 24
+        pipeline.rewire(plan.wiring(settings), known)
+        pipeline.emit(one("other", 35, 5))
+        pipeline.emit(one("fast", 36, 2))
+        assert latest(pipeline, "fast~derived") == {"total": (22.0, 192)}

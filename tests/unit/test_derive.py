@@ -214,6 +214,32 @@ def test_every_derived_sample_is_the_one_of_the_reference(specs, series, cuts, e
     assert np.allclose(dv[usable], np.array([[v for v, _ in r] for r in wanted])[usable])
 
 
+elsewhere_samples = st.tuples(st.integers(-9, 9).map(float), qualities, st.integers(-20, 60))
+"""Value, quality and time of a tag of another stream."""
+
+
+@given(rows, elsewhere_samples, st.sampled_from([0, 3, 30]))
+def test_a_tag_of_another_stream_counts_as_last_known(series, held, max_age):
+    """Each row takes its value as it is; older than the limit it is `uncertain_last` at best."""
+    t, v, q = arrays(series)
+    specs = [
+        Derived(Tag("p/sum"), ("p/a", "x/y"), Linear((1.0, 1.0)), None, max_age),
+        Derived(Tag("p/ratio"), ("x/y", "p/sum"), Ratio(2.0), None, 10**12),
+    ]
+    asked = []
+    table = DeriveTable("p", TAGS, specs)
+    dv, dq = table.run(t, v, q, lambda _: math.nan, lambda tag: asked.append(tag) or held)
+
+    assert asked == ["x/y", "x/y"]
+    value, quality, at = held
+    for r in range(len(t)):
+        aged = min(quality, 68) if t[r] - at > max_age else quality
+        assert dq[r, 0] == (min(q[r, 0], aged) if math.isfinite(v[r, 0] + value) else dq[r, 0])
+        assert dq[r, 1] <= min(quality, dq[r, 0])
+        if dq[r, 0] >= 64:
+            assert dv[r, 0] == v[r, 0] + value
+
+
 @given(derived, rows)
 def test_no_derived_sample_is_better_than_what_it_rests_on(specs, series):
     """Quality of the stateless kinds: at most that of the worst input of the same row."""
