@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import alarms, book, flow, footprint, scan, worker
+from benchmarks import alarms, book, flow, footprint, scan, store, worker
 from benchmarks.figure import Bench, Figure
 from benchmarks.native import Missing
 
@@ -24,6 +24,12 @@ BENCHES = (
         "1,000 alarms over 1,000 tags at 10 Hz",
         15,
         alarms.alarms,
+    ),
+    Bench(
+        ("block_bytes_modbus", "block_bytes_skab", "block_encode"),
+        "sealed blocks of 600 rows",
+        5,
+        store.blocks,
     ),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
