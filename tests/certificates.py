@@ -13,17 +13,17 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._openssl("req", "-x509", *_EC, "-days", "2", "-keyout", "ca.key", "-out", "ca.crt",
+        self._openssl("req", "-x509", *_EC, "-days", "90", "-keyout", "ca.key", "-out", "ca.crt",
                       "-subj", "/CN=ca")  # fmt: skip
         self.ca = str(folder / "ca.crt")
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """Paths of a new certificate for 127.0.0.1 and of its key."""
+    def issue(self, name: str, days: int = 2) -> tuple[str, str]:
+        """Paths of a new certificate for 127.0.0.1, good for *days*, and of its key."""
         (self._folder / "san").write_text("subjectAltName=IP:127.0.0.1\n", encoding="utf-8")
         self._openssl("req", *_EC, "-keyout", f"{name}.key", "-out", f"{name}.csr",
                       "-subj", f"/CN={name}")  # fmt: skip
         self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-                      "-CAcreateserial", "-days", "2", "-out", f"{name}.crt",
+                      "-CAcreateserial", "-days", str(days), "-out", f"{name}.crt",
                       "-extfile", "san")  # fmt: skip
         return str(self._folder / f"{name}.crt"), str(self._folder / f"{name}.key")
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from agent.app.certificates import certificates
 from agent.config.schema import Settings
 from agent.core.alarm import AlarmSpec, Kind
 
@@ -31,28 +32,60 @@ _OWN: Final = (
 )
 """What the agent tells of itself without being asked, and cannot be changed."""
 
-_WATCHED: Final[tuple[tuple[str, str, Kind, float, float, int, int, str, str, str], ...]] = (
-    ("cpu", "host.cpu_percent", "high", 95.0, 10.0, 5, 3, "A110",
-     "the processor is busy", "See `edge-agent top`; poll slower, or move work elsewhere."),
-    ("memory", "host.memory_percent", "high", 90.0, 5.0, 1, 2, "A111",
-     "memory is nearly full", "See which process takes it; lower the limits of the unit."),
-    ("disk", "disk_used_percent", "high", 90.0, 2.0, 1, 2, "A112",
-     "the disk of data_dir is nearly full", "Free space, or lower `journal: max_size`."),
-    ("temperature", "host.temperature_degC", "high", 85.0, 5.0, 1, 2, "A113",
-     "the gateway is hot", "Check its place, its fan and its filters."),
-    ("network", "host.net_errors_per_s", "high", 1.0, 0.9, 1, 3, "A114",
-     "network packets arrive damaged", "Check cable, connector and switch port."),
-    ("clock", "clock.synced", "low", 0.5, 0.0, 15, 3, "A115",
-     "nothing disciplines the clock: times may be off", "Check NTP: timedatectl timesync-status."),
-    ("loop", "loop.lateness_ms.p99", "high", 500.0, 250.0, 1, 2, "A116",
-     "the agent is late with its own work", "See `edge-agent top`; fewer tags, or slower."),
+
+def _watch(
+    name: str,
+    number: str,
+    kind: Kind,
+    limit: float,
+    back: float,
+    minutes: int,
+    priority: int,
+    code: str,
+    text: str,
+    advice: str,
+) -> AlarmSpec:
+    """One watched number of the agent: *kind* of *limit*, over when it came *back* so far, told
+    when it has lasted for so many *minutes*.
+    """
+    return AlarmSpec(
+        f"agent.{name}",
+        f"agent/{number}",
+        kind,
+        limit,
+        back,
+        on_delay_ns=minutes * _MIN,
+        priority=priority,
+        text=text,
+        code=code,
+        advice=advice,
+    )
+
+
+_WATCHED: Final = (
+    _watch("cpu", "host.cpu_percent", "high", 95.0, 10.0, 5, 3, "A110",
+         "the processor is busy", "See `edge-agent top`; poll slower, or move work elsewhere."),
+    _watch("memory", "host.memory_percent", "high", 90.0, 5.0, 1, 2, "A111",
+         "memory is nearly full", "See which process takes it; lower the limits of the unit."),
+    _watch("disk", "disk_used_percent", "high", 90.0, 2.0, 1, 2, "A112",
+         "the disk of data_dir is nearly full", "Free space, or lower `journal: max_size`."),
+    _watch("temperature", "host.temperature_degC", "high", 85.0, 5.0, 1, 2, "A113",
+         "the gateway is hot", "Check its place, its fan and its filters."),
+    _watch("network", "host.net_errors_per_s", "high", 1.0, 0.9, 1, 3, "A114",
+         "network packets arrive damaged", "Check cable, connector and switch port."),
+    _watch("clock", "clock.synced", "low", 0.5, 0.0, 15, 3, "A115",
+         "nothing disciplines the clock: times may be off",
+         "Check NTP: timedatectl timesync-status."),
+    _watch("loop", "loop.lateness_ms.p99", "high", 500.0, 250.0, 1, 2, "A116",
+         "the agent is late with its own work", "See `edge-agent top`; fewer tags, or slower."),
 )  # fmt: skip
-"""Name, number of the agent, kind, limit, deadband, minutes it must last, priority, code, text,
-advice: what any monitored system watches. Limits with room for bursts that do no harm.
-"""
+"""What any monitored system watches. Limits with room for bursts that do no harm."""
 
 BACKLOG_S: Final = 300.0
 """An uplink that is behind by more than this has its alarm."""
+
+CERTIFICATE_DAYS: Final = 21.0
+"""Three weeks to get a new certificate into the plant."""
 
 
 def alarm_specs(settings: Settings) -> list[AlarmSpec]:
@@ -66,36 +99,38 @@ def alarm_specs(settings: Settings) -> list[AlarmSpec]:
 
 
 def _watched(settings: Settings) -> list[AlarmSpec]:
-    found = [
-        AlarmSpec(
-            f"agent.{name}",
-            f"agent/{number}",
-            kind,
-            limit,
-            deadband,
-            on_delay_ns=minutes * _MIN,
-            priority=priority,
-            text=text,
-            code=code,
-            advice=advice,
-        )
-        for name, number, kind, limit, deadband, minutes, priority, code, text, advice in _WATCHED
+    """The fixed ones, and what hangs on the file: the wear of the flash, uplinks, certificates."""
+    return [
+        *_WATCHED,
+        _wear(float(settings.journal.wear_per_day)),
+        *(_uplink(sink) for sink in settings.sinks),
+        *(_certificate(peer) for peer in certificates(settings)),
     ]
-    found += [
-        AlarmSpec(
-            f"agent.uplink.{sink}",
-            f"agent/sink/{sink}.oldest_age_s",
-            "high",
-            BACKLOG_S,
-            0.9 * BACKLOG_S,
-            on_delay_ns=_MIN,
-            text=f"uplink {sink} is behind: values wait on the gateway",
-            code="A117",
-            advice="Check network and broker; nothing is lost while the journal has room.",
-        )
-        for sink in settings.sinks
-    ]
-    return found
+
+
+def _wear(budget: float) -> AlarmSpec:
+    return _watch(
+        "wear", "journal.wear_bytes_per_day", "high", budget, 0.1 * budget, 60, 3, "A119",
+        "the journal wears the flash faster than `wear_per_day` allows",
+        "Poll slower, raise `journal: commit`, or the budget if the disk can bear it.",
+    )  # fmt: skip
+
+
+def _uplink(sink: str) -> AlarmSpec:
+    return _watch(
+        f"uplink.{sink}", f"sink/{sink}.oldest_age_s", "high", BACKLOG_S, 0.9 * BACKLOG_S, 1, 2,
+        "A117", f"uplink {sink} is behind: values wait on the gateway",
+        "Check network and broker; nothing is lost while the journal has room.",
+    )  # fmt: skip
+
+
+def _certificate(peer: str) -> AlarmSpec:
+    return _watch(
+        f"certificate.{peer.replace('/', '.')}", f"{peer}.certificate_days", "low",
+        CERTIFICATE_DAYS, 0.0, 0, 2, "A120",
+        f"a certificate of {peer.replace('/', ' ')} is about to be over, or is",
+        "Put a new one in its place, then `edge-agent reload`.",
+    )  # fmt: skip
 
 
 def _decisions(settings: Settings) -> list[AlarmSpec]:

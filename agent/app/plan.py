@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.app.alarms import alarm_specs
+from agent.app.certificates import certificates, watch
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
@@ -139,6 +140,10 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     ]
     wanted.append(Unit("overrides", Layer.JOB, None, daemon.overrides.run))
     wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
+    if files := certificates(settings):
+        wanted.append(
+            Unit("certificates", Layer.JOB, files, watch(files, daemon.clock, daemon.stats))
+        )
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [

@@ -159,6 +159,7 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
         "source": settings.devices,
         "modbus": settings.devices,
         "model": {*instances, *settings.models},
+        "registry": settings.registries,
     }
     bad: set[str] = set()
     if settings.bad_after_s is not None:

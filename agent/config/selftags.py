@@ -34,6 +34,7 @@ FIXED: Final = (
     "journal.durable",
     "journal.evicted_rows",
     "journal.rows",
+    "journal.wear_bytes_per_day",
     "journal.written_bytes",
     "loop.lateness_ms.p50",
     "loop.lateness_ms.p99",

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -17,7 +17,34 @@ from agent.core.tag import Tag, TagSet
 
 STREAM = "agent"
 
-_UNITS = {"_per_s": "1/s", "_bytes": "By", "_percent": "%", "_ms": "ms", "_s": "s", "_degC": "degC"}
+_UNITS = {
+    "_bytes_per_day": "By/d",
+    "_days": "d",
+    "_per_s": "1/s",
+    "_bytes": "By",
+    "_percent": "%",
+    "_ms": "ms",
+    "_s": "s",
+    "_degC": "degC",
+}
+
+_WEAR_S: Final = 3600.0
+"""Bytes a day are told from about the last hour, s."""
+
+
+class _Wear:
+    """What the journal writes, as bytes a day: a mean that forgets, exact from the start."""
+
+    def __init__(self) -> None:
+        self._bytes = self._seconds = self._before = 0.0
+
+    def per_day(self, written: float, seconds: float) -> float:
+        """*written*: all bytes so far. *seconds*: since the last call."""
+        kept = math.exp(-seconds / _WEAR_S)
+        self._bytes = self._bytes * kept + max(0.0, written - self._before)
+        self._seconds = self._seconds * kept + seconds
+        self._before = written
+        return 86400.0 * self._bytes / max(self._seconds, 1e-3)
 
 
 class Internal:
@@ -32,6 +59,7 @@ class Internal:
         self._cpu_s = self._cpu_used_s()
         self._at_s = ctx.clock.mono_s()
         self._errors = -1.0
+        self._wear = _Wear()
         self.streams: Mapping[str, TagSet] = {}
 
     async def run(self, emit: Emit) -> None:
@@ -67,6 +95,9 @@ class Internal:
             "disk_used_percent": _used_percent(self._ctx.data_dir),
             "host.temperature_degC": _hottest(),
             "host.net_errors_per_s": self._net_errors(net, now_s - at_s),
+            "journal.wear_bytes_per_day": self._wear.per_day(
+                self._ctx.stats.values.get("journal.written_bytes", 0.0), now_s - at_s
+            ),
             "clock.synced": float(self._ctx.clock.state == "synced"),
             "rss_bytes": float(self._process.memory_info().rss),
             "open_files": float(self._process.num_fds()),

@@ -8,7 +8,7 @@ import numpy as np
 from agent.config.base import Context
 from agent.config.selftags import FIXED, mistake
 from agent.core.stats import Stats
-from agent.sources.internal import Internal
+from agent.sources.internal import Internal, _Wear
 from tests.tools import ManualClock
 
 AGENT = Path(__file__).parents[2] / "agent"
@@ -61,3 +61,14 @@ def test_a_row_has_units_and_says_what_is_unknown(tmp_path):
     }  # fmt: skip
     assert second.tags is source.streams["agent"]
     assert np.isfinite(second.v[0][second.q[0] == 192]).all()
+
+
+def test_wear_is_told_as_bytes_a_day_of_the_last_hour():
+    """Right from the first minute, forgotten after hours, not fooled by a counter that starts."""
+    wear = _Wear()
+    minute = [wear.per_day(1000.0 * (n + 1), 60.0) for n in range(60)]
+    assert np.allclose(minute, 1000.0 * 1440)
+    quiet = [wear.per_day(60_000.0, 60.0) for _ in range(300)]
+    assert quiet[59] < 0.6 * minute[-1]
+    assert quiet[-1] < 0.01 * minute[-1]
+    assert wear.per_day(0.0, 60.0) >= 0

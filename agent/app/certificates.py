@@ -1,0 +1,41 @@
+"""Certificates that the configuration names: none must be over unnoticed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.config.schema import Settings
+from agent.core.ports import Clock
+from agent.core.stats import Stats
+from agent.links.certificates import days_left
+
+EACH_S: Final = 3600.0
+
+Files = tuple[str | None, str | None]
+"""Paths of our own certificate and of the authority's."""
+
+
+def certificates(settings: Settings) -> dict[str, Files]:
+    """Who is met with certificates: ``sink/plant`` -> the files."""
+    groups = {"sink": settings.sinks, "source": settings.devices, "registry": settings.registries}
+    return {
+        f"{kind}/{name}": files
+        for kind, sections in groups.items()
+        for name, section in sections.items()
+        if any(files := (getattr(section, "cert", None), getattr(section, "ca", None)))
+    }
+
+
+def watch(files: Mapping[str, Files], clock: Clock, stats: Stats) -> Callable[[], Awaitable[None]]:
+    """Count the days that the certificates of each peer are still good for, now and each hour."""
+
+    async def run() -> None:
+        while True:
+            now = datetime.fromtimestamp(clock.wall_ns() / 1e9, UTC)
+            for name, (cert, ca) in files.items():
+                days = await asyncio.to_thread(days_left, cert, ca, now)
+                stats.set(f"{name}.certificate_days", days)
+            await asyncio.sleep(EACH_S)
+
+    return run
