@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import alarms, book, flow, footprint, scan, store, worker
+from benchmarks import alarms, book, flow, footprint, line, scan, store, worker
 from benchmarks.figure import Bench, Figure
 from benchmarks.native import Missing
 
@@ -30,6 +30,12 @@ BENCHES = (
         "sealed blocks of 600 rows",
         5,
         store.blocks,
+    ),
+    Bench(
+        ("line_bytes_live", "line_bytes_history"),
+        "bytes on a narrow line per sample: MQTT and TLS with PUBACKs",
+        5,
+        line.line,
     ),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),

@@ -15,6 +15,7 @@ class Proxy:
         mode: ``pass``; ``half_open`` swallows what comes and answers nothing; ``corrupt`` flips
             one bit of each piece that comes back; ``refuse`` closes new connections at once.
         delay_s: Added to each piece, both ways.
+        carried: Bytes that came from either side: what TCP carries, without its heads.
     """
 
     def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
@@ -22,9 +23,11 @@ class Proxy:
         self._target, self._tls = target, tls
         self.mode: Mode = "pass"
         self.delay_s = 0.0
+        self.carried = 0
         self.port = 0
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -37,6 +40,7 @@ class Proxy:
         self._server.close()
         self.cut()
         await self._server.wait_closed()
+        await asyncio.gather(*filter(None, self._serving), return_exceptions=True)
 
     def cut(self) -> None:
         """Close every connection now."""
@@ -45,6 +49,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._serving.add(task := asyncio.current_task())
         with suppress(OSError):
             if self.mode != "refuse":
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -55,6 +60,7 @@ class Proxy:
                 )
                 self._writers.discard(far_writer)
         self._writers.discard(writer)
+        self._serving.discard(task)
         writer.close()
 
     async def _pump(
@@ -62,6 +68,7 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                self.carried += len(data)
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 if self.mode == "half_open":

@@ -10,9 +10,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from agent.codecs.decimals import shortest
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
-from agent.core.ports import Stored
+from agent.core.ports import Part, Stored
 from agent.core.quality import Quality, word
 from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
@@ -91,18 +92,19 @@ def _natives(tags: TagSet, v: NDArray[np.float64]) -> list[list[Any]]:
     return rows
 
 
-def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
+def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS, *, compact: bool = False) -> bytes:
     """One row: a map of values, and only the qualities that differ from the usual one.
 
-    Values are null where the quality is Bad. About 0.2 us per value.
+    Values are null where the quality is Bad. About 0.2 us per value. *compact*: the values in the
+    order of the birth with that schema id, in their shortest decimals.
     """
-    v, q = batch.v[-1], batch.q[-1]
+    v, q, names, part = batch.v[-1], batch.q[-1], batch.tags.short, stored.part
     spelled: dict[int, list[str | None]] = {}
     if batch.tags.texts:
         spelled, every = spell(batch, texts)
         q = every[-1]
-    usual = _usual(q)
-    names = batch.tags.short
+    told = None if part is None else part.due | np.isin(np.arange(len(q)), list(part.over))
+    usual = _usual(q if told is None or not told.any() else q[told])
     message = _head(stored)
     message["ts"] = timestamp(int(batch.t[-1]))
     message["clock"] = stored.clock
@@ -110,11 +112,11 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     bad = q < Quality.UNCERTAIN
     if bad.any():
         v = np.where(bad, np.nan, v)
-    typed = _natives(batch.tags, v[None, :])[0]
-    message["values"] = values = dict(zip(names, typed, strict=True))
+    values = _natives(batch.tags, (shortest(v) if compact else v)[None, :])[0]
     for i, column in spelled.items():
-        values[names[i]] = column[-1]
-    differs = np.flatnonzero(q != usual)
+        values[i] = column[-1]
+    _put_values(message, batch.tags, values, part, compact=compact)
+    differs = np.flatnonzero((q != usual) if told is None else (q != usual) & told)
     if len(differs):
         message["bad"] = {names[i]: word(int(q[i])) for i in differs}
     if batch.origin is not None:
@@ -124,19 +126,59 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     return orjson.dumps(message)
 
 
-def history(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
-    """Many rows by column, zlib: the backfill after an outage."""
+def _put_values(
+    message: dict[str, Any], tags: TagSet, values: list[Any], part: Part | None, *, compact: bool
+) -> None:
+    """The values that are told, and what is told of those that are not."""
+    due = None if part is None else np.flatnonzero(part.due).tolist()
+    some = values if due is None else [values[i] for i in due]
+    if compact:
+        del message["v"]
+        message["k"], message["v"] = tags.schema_id, _short(some)
+        if due is not None:
+            message["i"] = due
+    else:
+        names = tags.short if due is None else [tags.short[i] for i in due]
+        message["values"] = dict(zip(names, some, strict=True))
+    if part is not None and part.over:
+        over = {tags.short[i]: list(numbers) for i, numbers in part.over.items()}
+        if compact:
+            over = {n: _short(shortest(np.array(x)).tolist()) for n, x in over.items()}
+        message["agg"] = over
+
+
+def _short(values: Sequence[Any]) -> list[Any]:
+    """Whole numbers without a point."""
+    return [int(x) if isinstance(x, float) and x.is_integer() else x for x in values]
+
+
+def history(
+    stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS, *, compact: bool = False
+) -> bytes:
+    """Many rows by column, zlib: the backfill after an outage.
+
+    *compact*: as of a row; the times are the first one and the microseconds between them.
+    """
     spelled, q = spell(batch, texts)
     names, usual = batch.tags.short, _usual(q)
-    rows = _natives(batch.tags, np.where(q < Quality.UNCERTAIN, np.nan, batch.v))
+    v = np.where(q < Quality.UNCERTAIN, np.nan, batch.v)
+    rows = _natives(batch.tags, shortest(v) if compact else v)
     columns: list[Any] = list(zip(*rows, strict=True))
     for i, column in spelled.items():
         columns[i] = column
     message = _head(stored)
-    message["ts"] = [timestamp(t) for t in batch.t.tolist()]
+    if compact:
+        message["ts"] = timestamp(int(batch.t[0]))
+        message["dt"] = np.diff(batch.t // 1000).tolist()
+    else:
+        message["ts"] = [timestamp(t) for t in batch.t.tolist()]
     message["clock"] = stored.clock
     message["q"] = word(usual)
-    message["values"] = dict(zip(names, columns, strict=True))
+    if compact:
+        del message["v"]
+        message["k"], message["v"] = batch.tags.schema_id, [_short(c) for c in columns]
+    else:
+        message["values"] = dict(zip(names, columns, strict=True))
     differs = q != usual
     if differs.any():
         message["bad"] = {
@@ -145,9 +187,10 @@ def history(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS) -> bytes:
     if batch.origin is not None:
         message["model"] = _model(batch)
         if batch.window is not None:
+            ends = [timestamp(t) for t in batch.t.tolist()]
             starts = [timestamp(t) for t in batch.window.tolist()]
-            message["window"] = [list(p) for p in zip(starts, message["ts"], strict=True)]
-    return zlib.compress(orjson.dumps(message), 1)
+            message["window"] = [list(p) for p in zip(starts, ends, strict=True)]
+    return zlib.compress(orjson.dumps(message), 9 if compact else 1)
 
 
 def _runs(q: NDArray[np.uint8], usual: int) -> dict[str, list[int]]:

@@ -74,6 +74,20 @@ class Lane(StrEnum):
     HISTORY = "history"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What of a row is told, where a sink does not send every value of every row.
+
+    Attributes:
+        due: bool (k,): the columns whose value is told.
+        over: Column -> mean, least, greatest and number of its usable values since it was last
+            told. Of a column that had none there is no entry.
+    """
+
+    due: NDArray[np.bool_]
+    over: Mapping[int, tuple[float, float, float, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A record with its name: the rows ``first``..``last`` (seq) of (lineage, stream, epoch).
@@ -84,6 +98,7 @@ class Stored:
         first, last: Sequence numbers of the first and the last row, both inclusive.
         clock: State of the wall clock when the rows were made.
         durable: False when the record is sent before its commit is known to have succeeded.
+        part: What of the row is told; None for all of it.
     """
 
     stream: str
@@ -95,6 +110,7 @@ class Stored:
     record: Record
     clock: str = "synced"
     durable: bool = True
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +153,10 @@ class Sink(Protocol):
 
     async def publish_alarms(self, active: Sequence[Mapping[str, Any]]) -> None:
         """Say (retained) which alarms stand, for those who join late."""
+        ...
+
+    def traffic(self) -> int:
+        """Bytes on the line since entering, both ways, without TCP and IP; 0 if nobody counts."""
         ...
 
     async def lost(self) -> None:

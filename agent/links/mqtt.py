@@ -16,7 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import Clock
-from agent.links.mqtt_client import CONNECT_TIMEOUT_S, Client
+from agent.links.mqtt_client import CONNECT_TIMEOUT_S, Client, carried
 from agent.links.mqtt_inbox import Inbox
 from agent.links.mqtt_peer import MAX_PACKET, Listening, Peer, Will
 from agent.links.names import Lookup
@@ -63,6 +63,7 @@ class MqttLink:
         self.resumed = self._paused = False
         self.v5, self.window = v5, peer.window
         self._max_packet = 268_435_455
+        self._bytes = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -240,6 +241,7 @@ class MqttLink:
     def _close(self) -> None:
         """Drop the connection without a word; whatever is under way is unknown."""
         if self._client.socket() is not None:
+            self.traffic()
             self._detach()
             self._client._sock_close()  # noqa: SLF001
         self._lose("closed")
@@ -294,6 +296,15 @@ class MqttLink:
         """Wait until the connection is gone; always raises `TransientError`."""
         reason = await asyncio.shield(self._gone)
         raise self._error(f"connection lost ({reason})", "E404")
+
+    def traffic(self) -> int:
+        """Bytes of this connection both ways, without TCP and IP, acknowledged by the far end:
+        MQTT, and what TLS adds. 0 where the system does not say (it is Linux that does).
+        """
+        sock = self._client.socket()
+        if sock is not None:
+            self._bytes = carried(sock)
+        return self._bytes
 
     def post(self, topic: str, payload: bytes) -> None:
         """Publish a retained last word, without waiting: the goodbye follows it."""

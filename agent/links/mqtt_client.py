@@ -2,7 +2,8 @@
 
 import socket
 import ssl
-from typing import Final, Literal
+import struct
+from typing import Any, Final, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
@@ -26,6 +27,20 @@ _ANSWERS: Final = {b"": _TAKEN, b"\x10": _NOBODY, b"\x10\0": _NOBODY}
 """What stands behind the packet id of nearly every PUBACK: taken, or taken for no subscriber."""
 
 _NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
+_COUNTERS: Final = struct.Struct("=120xQQ")
+"""Where struct tcp_info of Linux has ``tcpi_bytes_acked`` and ``tcpi_bytes_received``."""
+
+
+def carried(sock: Any) -> int:
+    """Bytes that a TCP connection has carried both ways, each once, without its own heads."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNTERS.size)
+        acked, received = _COUNTERS.unpack(info)
+    except (OSError, AttributeError, struct.error):
+        return 0
+    return max(0, int(acked) + int(received) - 1)  # the SYN counts as one
 
 
 class Client(paho.Client):

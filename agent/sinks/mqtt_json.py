@@ -157,6 +157,10 @@ class MqttJsonSink:
                 str(e), code="E412", fix="Allow the agent its topics at the broker."
             ) from e
 
+    def traffic(self) -> int:
+        """Bytes on the line since the connection began."""
+        return self._link.traffic()
+
     async def lost(self) -> None:
         """Wait for the loss of the connection."""
         await self._link.lost()

@@ -45,6 +45,8 @@ class PayloadSection(Section):
 
     payload: Literal["scan", "per_tag", "template"] = "scan"
     """One message per scan, one per tag, or what `body` says: docs/payloads.md."""
+    format: Literal["plain", "compact"] = "plain"
+    """`compact`: values of a scan in the order of the birth, in their shortest decimals."""
     topic: str | None = None
     """Topic of live values, with places: `{enterprise}/{site}/{device}/{tag}`."""
     history_topic: str | None = None
@@ -76,6 +78,9 @@ class PayloadSection(Section):
         yield from self._level_flaws()
 
     def _misplaced(self) -> Iterator[Refusal]:
+        if self.format == "compact" and self.payload != "scan":
+            what = "`format: compact` is for `payload: scan`"
+            yield Refusal("E431", what, "A template says itself how short it is.", ("format",))
         if self.payload == "template":
             return
         for key in ("body", "content_type", "properties", "bad"):
@@ -148,14 +153,15 @@ class PayloadSection(Section):
         prefix = ctx.root.removesuffix(f"/{ctx.gateway}")
         places = {device: levels.named() for device, levels in self.places.items()}
         names = Names(prefix, ctx.gateway, self.levels.named(), places)
-        if self.payload == "scan":
-            make: Callable[[Topics], Shape] = partial(Scans, names, ctx.texts)
-        else:
+        compact = self.format == "compact"
+        scans = partial(Scans, names, ctx.texts, compact=compact)
+        make: Callable[[Topics], Shape] = scans
+        if self.payload != "scan":
             make = partial(Worded, names, ctx.texts, self._wording())
         return Shapes(
             measured=make(self._topics("data/{stream}")),
             results=make(self._topics("_{stream}")),
-            own=Scans(names, ctx.texts, _topics("{root}/_metrics", "{root}/history/{stream}")),
+            own=scans(_topics("{root}/_metrics", "{root}/history/{stream}")),
         )
 
     def _topics(self, live: str) -> Topics:

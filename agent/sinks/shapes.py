@@ -85,17 +85,20 @@ class Topics:
 class Scans:
     """The contract: one message per scan, many scans by column for what was missed."""
 
-    def __init__(self, names: Names, texts: Texts, topics: Topics) -> None:
+    def __init__(
+        self, names: Names, texts: Texts, topics: Topics, *, compact: bool = False
+    ) -> None:
         self._names, self._texts, self._topics = names, texts, topics
+        self._compact = compact
 
     def messages(self, stored: Stored, batch: Batch) -> Iterator[list[Message]]:
         """One message."""
         topic = self._topics.of(stored, self._names.of(stored.stream))
         if stored.lane is Lane.HISTORY:
-            payload = json.history(stored, batch, self._texts)
+            payload = json.history(stored, batch, self._texts, compact=self._compact)
             yield [Message(topic, payload, json.HISTORY_TYPE)]
         else:
-            yield [Message(topic, json.row(stored, batch, self._texts))]
+            yield [Message(topic, json.row(stored, batch, self._texts, compact=self._compact))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,25 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from agent.codecs import json as codec
+from agent.codecs.decimals import shortest
 from agent.config.base import Context
 from agent.config.load import load
+from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.texts import Texts
 from agent.plugins import installed
 from agent.runtime.clock import SystemClock
 from agent.sinks.mqtt_json import MqttJsonConfig
 from simulators.broker import Broker, Collector
-from tests.golden_records import FOLDER, RECORDS, alarm
+from simulators.proxy import Proxy
+from tests.certificates import Authority
+from tests.golden_records import FOLDER, RECORDS, TAGS, alarm
 from tests.tools import until
 
 ROOT = Path(__file__).parents[2]
@@ -35,13 +43,20 @@ def sink(**more):
     return MqttJsonConfig.model_validate(raw)
 
 
+def read(body, birth):
+    """A compact message as a consumer reads it, with the birth that has its schema id."""
+    assert body["k"] == birth["schema"]
+    names = list(birth["tags"])
+    return {names[i]: v for i, v in zip(body.get("i", range(len(names))), body["v"], strict=True)}
+
+
 def example(path):
     (section,) = load(path, installed()).sinks.values()
     return section
 
 
 def forms():
-    found = {"scan": sink(), "per_tag": sink(payload="per_tag")}
+    found = {"scan": sink(), "per_tag": sink(payload="per_tag"), "compact": sink(format="compact")}
     return found | {p.stem.removeprefix("payload-"): example(p) for p in EXAMPLES}
 
 
@@ -133,6 +148,67 @@ _CHECKS = {
     "azure-iot-operations": _aio,
     "cloudevents": _cloudevents,
 }
+
+
+decimal = st.integers(-(2**31), 2**31)
+scaled = st.one_of(
+    st.builds(lambda k, e: k * 10.0**-e, decimal, st.integers(0, 4)),
+    st.builds(lambda k, e: k / 10**e, decimal, st.integers(0, 4)),
+    st.floats(width=32),
+    st.floats(),
+)
+
+
+@given(st.lists(scaled, min_size=1, max_size=40))
+def test_short_decimals_mean_the_same_numbers(values):
+    """The same float32 where a value is one, else the same double to two units in the last
+    place; a register times its scale has the digits of the register.
+    """
+    v = np.array(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        short, single = shortest(v), v.astype(np.float32)
+        same_single = (short.astype(np.float32) == single) & (single == v)
+        near = np.abs(short - v) <= 2 * np.spacing(np.abs(v))
+    assert (np.isnan(short) == np.isnan(v)).all()
+    assert (same_single | near | (short == v) | np.isnan(v)).all()
+    assert shortest(np.array([3 * 0.1, 1299.3000000000002])).tolist() == [0.3, 1299.3]
+    assert shortest(np.array([31.2], np.float32).astype(float)).tolist() == [31.2]
+
+
+def test_a_compact_message_is_read_with_its_birth(ctx):
+    """The values of a compact row and of compact history are those of the plain ones."""
+    birth = json.loads(codec.birth("press1", TAGS))
+    for kind in ("row", "bad", "history"):
+        record = RECORDS[kind]()
+        late = record.lane is Lane.HISTORY
+        encode = codec.history if late else codec.row
+        unpack = zlib.decompress if late else bytes
+        short, plain = (
+            json.loads(unpack(encode(record, record.record, ctx.texts, compact=c)))
+            for c in (True, False)
+        )
+        assert read(short, birth) == plain["values"]
+        assert short.get("bad") == plain.get("bad")
+
+
+@pytest.mark.needs("mosquitto")
+async def test_bytes_on_the_line_are_counted_as_a_relay_counts_them(ctx, tmp_path):
+    """What the kernel says of the connection is what went through: TLS and PUBACKs included."""
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("server")
+    lines = [f"certfile {certificate}", f"keyfile {key}"]
+    tmp_path.chmod(0o755)
+    for path in (tmp_path, *(tmp_path / "ca").iterdir()):
+        path.chmod(0o755)
+    with Broker(lines) as broker:
+        async with Proxy(broker.port) as relay:
+            url = f"mqtts://127.0.0.1:{relay.port}"
+            async with sink(connect=url, ca=authority.ca).build("x", ctx) as s:
+                for _ in range(5):
+                    await s.send(RECORDS["row"]())
+                await until(lambda: s.traffic() == relay.carried, say=lambda: str(
+                    (s.traffic(), relay.carried)))  # fmt: skip
+                assert s.traffic() > 1000
 
 
 @pytest.mark.needs("mosquitto")
