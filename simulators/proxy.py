@@ -51,9 +51,11 @@ class Proxy:
         self._writers.add(writer)
         self._serving.add(task := asyncio.current_task())
         with suppress(OSError):
-            if self.mode != "refuse":
+            first = await self._greeted(reader, writer)
+            if self.mode != "refuse" and first is not None:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
                 self._writers.add(far_writer)
+                far_writer.write(first)
                 await asyncio.gather(
                     self._pump(reader, far_writer, back=False),
                     self._pump(far_reader, writer, back=True),
@@ -62,6 +64,12 @@ class Proxy:
         self._writers.discard(writer)
         self._serving.discard(task)
         writer.close()
+
+    async def _greeted(
+        self, _reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+    ) -> bytes | None:
+        """What was read before anything is handed on; None to close."""
+        return b""
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool
@@ -78,3 +86,27 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+
+
+class OldBroker(Proxy):
+    """A broker of MQTT 3.1.1 alone, in front of one that knows MQTT 5 as well.
+
+    Attributes:
+        versions: The version that each connection asked for.
+    """
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
+        self.versions: list[int] = []
+
+    async def _greeted(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes | None:
+        """Refuse version 5 as MQTT 5.0 3.2.2.2 says: CONNACK with 0x84."""
+        first = await reader.read(4096)
+        self.versions.append(first[8])
+        if first[8] != 5:
+            return first
+        writer.write(bytes([0x20, 3, 0, 0x84, 0]))
+        await writer.drain()
+        return None

@@ -13,6 +13,7 @@ from simulators.agent_process import AgentProcess, Refused
 from simulators.asker import Asker
 from simulators.broker import Broker
 from simulators.modbus_server import ModbusServer, RegisterImage
+from simulators.proxy import OldBroker
 from tests.agents import configure, sink, told
 from tests.tools import until
 
@@ -125,6 +126,46 @@ async def test_an_id_is_refused_after_a_restart_of_the_agent(tmp_path):
                 asker.ask("write", "once", {"tag": "p/level", "value": 1})
                 assert (await said(asker, "once"))["result"] == "repeated"
                 assert image.holding[0] == 0
+
+
+@pytest.mark.parametrize("v5", [True, False], ids=["5", "3.1.1"])
+async def test_asked_over_either_version_of_mqtt(tmp_path, v5):
+    """Done and answered once; repeated, retained and not listed ones do nothing, and each stands in
+    the trail with its word. Both ends speak the same version. (What has expired is in
+    test_commands.py: it needs a clock that is known to be right.)
+    """
+    image = Recording()
+    with Broker() as broker, Asker(broker.url, ROOT, v5=v5) as asker:
+        asker.ask("write", "kept", {"tag": "p/level", "value": 9}, retain=True)
+        async with ModbusServer({1: image}) as server, OldBroker(broker.port) as old:
+            path = config(tmp_path, server.url, broker, commands=allowed("write"),
+                          writes={"read_only": False, "tags": RULES})  # fmt: skip
+            if not v5:
+                text = path.read_text(encoding="utf-8")
+                path.write_text(text.replace(f":{broker.port}", f":{old.port}"), encoding="utf-8")
+            async with AgentProcess(path) as agent:
+                await connected(agent)
+                level = {"tag": "p/level", "value": 1.5}
+                assert (await said(asker, "kept"))["result"] == "retained"
+                asker.ask("write", "one", level)
+                assert (await said(asker, "one"))["result"] == "written"
+                topic = asker.answers[-1][0]
+                assert topic == (asker.here if v5 else f"{ROOT}/_cmd/write/reply/one")
+                assert image.holding[0] == 15
+                asker.answers.clear()
+                asker.ask("write", "one", {"tag": "p/level", "value": 2})
+                assert (await said(asker, "one"))["result"] == "repeated"
+                asker.ask("write", "fill", {"tag": "p/fill", "value": 3})
+                assert (await said(asker, "fill"))["error"]["code"] == "E357"
+                asker.ask("reload", "more")
+                assert (await said(asker, "more"))["result"] == "not_allowed"
+                assert (image.holding[0], image.holding[1]) == (15, 0)
+            assert set(old.versions) == (set() if v5 else {5, 4})
+        facts = [r["facts"] for r in read_trail(agent.data_dir) if r["kind"] == "command"]
+        assert [(f["id"], f["result"]) for f in facts] == [
+            ("kept", "retained"), ("one", "accepted"), ("one", "repeated"), ("fill", "accepted"),
+            ("more", "not_allowed"),
+        ]  # fmt: skip
 
 
 async def test_the_read_only_switch_wins_over_everything(tmp_path):

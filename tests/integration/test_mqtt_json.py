@@ -18,7 +18,7 @@ from agent.core.tag import Tag, TagSet
 from agent.runtime.clock import SystemClock
 from agent.sinks.mqtt_json import MqttJsonConfig
 from simulators.broker import Broker, Collector
-from simulators.proxy import Proxy
+from simulators.proxy import OldBroker, Proxy
 from tests.contracts import problems
 from tests.tools import until
 
@@ -100,39 +100,13 @@ async def test_every_kind_of_message_keeps_the_contract(ctx):
 
 async def test_a_311_broker_is_served_too(ctx):
     """A broker that refuses MQTT 5 is spoken to in 3.1.1, and remembered."""
-    versions, done = [], []
     with Broker() as broker:
-
-        async def doorman(reader, writer):
-            """Refuses version 5, hands 4 on to the real broker."""
-            first = await reader.read(4096)
-            versions.append(first[8])
-            if first[8] == 5:
-                writer.write(bytes([0x20, 3, 0, 0x84, 0]))
-                await writer.drain()
-                writer.close()
-                return
-            far_r, far_w = await asyncio.open_connection("127.0.0.1", broker.port)
-            far_w.write(first)
-            done.append(asyncio.gather(_pump(reader, far_w), _pump(far_r, writer)))
-            await done[-1]
-
-        server = await asyncio.start_server(doorman, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            s = sink(ctx, f"mqtt://127.0.0.1:{port}")
+        async with OldBroker(broker.port) as old:
+            s = sink(ctx, f"mqtt://127.0.0.1:{old.port}")
             for _ in range(2):
                 async with s:
                     assert await s.send(stored(rows=2, lane=Lane.HISTORY)) is None
-            assert versions == [5, 4, 4]
-            await asyncio.gather(*done)
-
-
-async def _pump(reader, writer):
-    while data := await reader.read(4096):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+            assert old.versions == [5, 4, 4]
 
 
 async def test_a_lost_broker_is_a_transient_error_and_then_works(ctx):
