@@ -163,14 +163,7 @@ class ModbusWriter:
         """The verdict without reading back."""
         if write.done:
             return facts | {"result": "sent"}
-        raise Declined(
-            "unknown",
-            "the device did not confirm the write; it may have done it or not",
-            where=str(facts["tag"]),
-            fix="Look at the machine before you write again: nothing is repeated by itself.",
-            code="E354",
-            facts=facts,
-        )
+        raise _unknown("the device did not confirm the write; it may have done it or not", facts)
 
     def _verdict(
         self, write: wire.Write, change: _Change, after: Demand, facts: dict[str, Any]
@@ -192,14 +185,19 @@ class ModbusWriter:
         read = f"reading back gave {after.value:g}" if after.answered else (
             f"reading back failed: {after.flaw or self._endpoint.error or 'no connection'}"
         )  # fmt: skip
-        raise Declined(
-            "unknown",
-            f"the device {said}, and {read}",
-            where=str(facts["tag"]),
-            fix="Look at the machine before you write again: nothing is repeated by itself.",
-            code="E354",
-            facts=facts,
-        )
+        raise _unknown(f"the device {said}, and {read}", facts)
 
     def _where(self, tag: str) -> str:
         return f"{self._device}/{tag}"
+
+
+def _unknown(what: str, facts: dict[str, Any]) -> Declined:
+    """Nobody can tell whether the value is in the device."""
+    return Declined(
+        "unknown",
+        what,
+        where=str(facts["tag"]),
+        fix="Look at the machine before you write again: nothing is repeated by itself.",
+        code="E354",
+        facts=facts,
+    )
