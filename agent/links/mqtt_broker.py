@@ -9,9 +9,10 @@ from typing import Any, Final
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Seconds, Secret, Section
+from agent.config.base import Context, Seconds, Secret, Section
 from agent.core.errors import PermanentError
 from agent.links.mqtt_peer import Peer
+from agent.links.names import Lookup
 
 _CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -74,6 +75,14 @@ class BrokerSection(Section):
     def anonymous(self, peer: Peer) -> Peer:
         """The same broker under a client id that nobody else has: no session is taken over."""
         return replace(peer, client_id=f"{peer.client_id}-{secrets.token_hex(4)}")
+
+    async def probe(self, ctx: Context) -> str:
+        """Connect as nobody in particular, and leave; raises `AgentError` when that fails."""
+        from agent.links.mqtt import MqttLink  # noqa: PLC0415 - who only reads the file needs no paho
+
+        peer = self.anonymous(self.peer(f"{ctx.gateway}-doctor"))
+        async with MqttLink(peer, None, Lookup(peer.host), ctx.clock, v5=True) as link:
+            return f"{peer.where} takes us, {'MQTT 5' if link.v5 else 'MQTT 3.1.1'}"
 
     def _tls(self) -> ssl.SSLContext:
         try:

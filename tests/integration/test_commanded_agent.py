@@ -62,8 +62,13 @@ async def connected(agent):
 
 
 async def edge_agent(agent, *words):
+    return await run_edge_agent(*words, "--socket", agent.socket)
+
+
+async def run_edge_agent(*words):
+    """Exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "agent", *map(str, words), "--socket", str(agent.socket),
+        sys.executable, "-m", "agent", *map(str, words),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=CHECKOUT,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 20)
