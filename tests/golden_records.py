@@ -1,12 +1,13 @@
 """Published messages word for word, per version of the contract: what is there stays as it is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch, Origin
-from agent.core.ports import Lane, Stored
+from agent.core.ports import Lane, Part, Stored
 from agent.core.tag import Tag, TagSet
 
 FOLDER = Path(__file__).parent / "golden"
@@ -59,7 +60,14 @@ def alarm():
     return stored(event, Lane.ALARM)
 
 
+def part():
+    """A row of which the temperature is told by its mean, the recipe not at all."""
+    due = np.array([False, True, True, False])
+    return replace(stored(batch()), first=1, part=Part(due, {0: (41.75, 40.5, 43.0, 7)}))
+
+
 RECORDS = {
+    "part": part,
     "row": lambda: stored(batch()),
     "covering": lambda: Stored("press1", "9f3a12c4", 3, 7, 9, Lane.LIVE, batch()),
     "bad": bad,

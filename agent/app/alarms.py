@@ -104,6 +104,7 @@ def _watched(settings: Settings) -> list[AlarmSpec]:
         *_WATCHED,
         _wear(float(settings.journal.wear_per_day)),
         *(_uplink(sink) for sink in settings.sinks),
+        *(_budget(n) for n, s in settings.sinks.items() if getattr(s, "data_budget", None)),
         *(_certificate(peer) for peer in certificates(settings)),
     ]
 
@@ -121,6 +122,14 @@ def _uplink(sink: str) -> AlarmSpec:
         f"uplink.{sink}", f"sink/{sink}.oldest_age_s", "high", BACKLOG_S, 0.9 * BACKLOG_S, 1, 2,
         "A117", f"uplink {sink} is behind: values wait on the gateway",
         "Check network and broker; nothing is lost while the journal has room.",
+    )  # fmt: skip
+
+
+def _budget(sink: str) -> AlarmSpec:
+    return _watch(
+        f"budget.{sink}", f"sink/{sink}.budget_rung", "high", 0.5, 0.0, 1, 3, "A121",
+        f"the data budget of {sink} runs out: values are thinned, alarms are not",
+        "Report less (`reports:`), take `format: compact`, or raise `data_budget`.",
     )  # fmt: skip
 
 

@@ -24,12 +24,13 @@ from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
 from agent.runtime.alarmlist import told
+from agent.runtime.budget import Budget
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, socket_path
 from agent.runtime.overrides import Overrides
 from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
-from agent.runtime.thin import Thin
+from agent.runtime.thin import Rules, Thin
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
 from agent.runtime.uplink import Uplink
 from agent.sources.internal import Internal
@@ -304,17 +305,27 @@ class Daemon:
         sink = section.build(name, self.ctx)
         if plan.takes_commands(self.loaded.settings, name):
             sink.offer = self.commands.offer
+        per_day = getattr(section, "data_budget", None)
+        budget = Budget(per_day, self.clock.mono_s()) if per_day is not None else None
         return Uplink(
             name,
             lambda: sink,
             self.store.journal,
             self.clock,
             self.stats,
-            thin=Thin() if section.report == "change" else None,
+            thin=self._thin(section, budget),
+            budget=budget,
             history_rate=section.history_rate,
+            strict=getattr(section, "order", "") == "strict",
             facts=self._facts,
             alarms=self._alarms,
         )
+
+    def _thin(self, section: Any, budget: Budget | None) -> Thin | None:
+        """What the sink leaves out; None when that is nothing."""
+        rules = Rules(section.report, getattr(section, "reports", None))
+        everything = rules.usual == "all" and not rules.named and budget is None
+        return None if everything else Thin(rules, budget)
 
     def _alarms(self) -> list[Mapping[str, Any]]:
         """What the retained list of alarms says: those that stand, or wait to be acknowledged."""

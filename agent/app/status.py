@@ -112,6 +112,8 @@ def _sink(daemon: "Daemon", name: str) -> dict[str, Any]:
         "depth": uplink.depth(),
         "oldest_age_s": uplink.oldest_age_s(),
         "window": uplink.window,
+        "line_bytes_per_day": daemon.stats.values.get(f"sink/{name}.line_bytes_per_day"),
+        **uplink.budget(),
     }
 
 

@@ -181,12 +181,24 @@ def _uplink(sinks: Mapping[str, Facts], paint: _Paint) -> str:
             number(k.get("depth")),
             age(k.get("oldest_age_s")) if k.get("depth") else "-",
             number(k.get("window")),
+            _a_day(k),
             str(k.get("last_error") or "")[:_ERROR_WIDTH],
         ]
         for name, k in sinks.items()
     ]
-    head = ["UPLINK", "CONNECTED", "WAITING", "OLDEST", "WINDOW", "LAST ERROR"]
+    head = ["UPLINK", "CONNECTED", "WAITING", "OLDEST", "WINDOW", "A DAY", "LAST ERROR"]
     return table(head, rows) if rows else "No uplink is configured"
+
+
+def _a_day(sink: Facts) -> str:
+    """What the line carries at the present rate, of what it may; and whether values are thinned."""
+    rate, budget = sink.get("line_bytes_per_day"), sink.get("budget")
+    if rate is None:
+        return "-"
+    if not budget:
+        return _megabytes(rate)
+    thinned = ", thinned" if budget["rung"] else ""
+    return f"{_megabytes(rate)} of {_megabytes(budget['per_day'])}{thinned}"
 
 
 def _yes(value: object, paint: _Paint) -> str:

@@ -21,8 +21,10 @@ Row = tuple[dict[str, Any], list[dict[str, Any]]]
 def facts(stored: Stored, batch: Batch, names: Mapping[str, str], texts: Texts) -> Iterator[Row]:
     """Row by row; *names* are the facts of the stream (`agent.codecs.template.NAMES`).
 
-    A value is None where its quality is Bad.
+    A value is None where its quality is Bad. Tags that are not told are left out; of those told
+    as a mean that is the value.
     """
+    part = stored.part
     written, q = spell(batch, texts)
     values = batch.v.tolist()
     for i, (t_ns, codes) in enumerate(zip(batch.t.tolist(), q.tolist(), strict=True)):
@@ -31,6 +33,12 @@ def facts(stored: Stored, batch: Batch, names: Mapping[str, str], texts: Texts) 
         row = dict(names) | _row(stored, first, seq, t_ns)
         tags = []
         for k, (tag, code) in enumerate(zip(batch.tags, codes, strict=True)):
+            over = None if part is None else part.over.get(k)
+            if over is not None:
+                tags.append(row | _tag(tag, over[0], code) | _over(over))
+                continue
+            if part is not None and not part.due[k]:
+                continue
             usable = code >= Quality.UNCERTAIN
             value: Any = None
             if k in written:
@@ -69,4 +77,13 @@ def _tag(tag: Tag, value: Any, q: int) -> dict[str, Any]:
         "quality_class": 0 if q >= Quality.GOOD else 1 if q >= Quality.UNCERTAIN else 2,
         "unit": tag.unit,
         "type": _TYPES.index(tag.json_type),
+        "min": value,
+        "max": value,
+        "n": 1,
     }
+
+
+def _over(numbers: tuple[float, float, float, int]) -> dict[str, Any]:
+    """A mean is a number, whatever its tag is; its quality is that of what it is a mean of."""
+    _, low, high, n = numbers
+    return {"min": low, "max": high, "n": n, "type": 0, "mean": True}

@@ -22,7 +22,7 @@ ROW: Final = (
 )  # fmt: skip
 """Facts of a row."""
 
-TAG: Final = ("tag", "value", "quality", "unit", "type")
+TAG: Final = ("tag", "value", "quality", "unit", "type", "min", "max", "n")
 """Facts of one tag in a row."""
 
 _CHOICES: Final = {"quality": 3, "type": 4}

@@ -89,6 +89,8 @@ def _plain(setting: dict[str, Any]) -> None:
 
 def _written(value: Any, setting: dict[str, Any]) -> Any:
     pattern = str(setting.get("pattern", ""))
+    if isinstance(value, str):
+        return value
     if "ms|" in pattern:
         return as_seconds(value)
     if "MB|" in pattern:

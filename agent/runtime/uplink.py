@@ -14,6 +14,8 @@ from agent.core.errors import AgentError
 from agent.core.ports import Clock, Journal, Lane, Sink, Stored
 from agent.core.stats import Stats
 from agent.core.tag import TagSet
+from agent.runtime.budget import Budget
+from agent.runtime.meter import Meter
 from agent.runtime.thin import Thin
 
 log = structlog.get_logger()
@@ -47,19 +49,23 @@ class Uplink:
         *,
         thin: Thin | None,
         history_rate: float,
+        budget: Budget | None = None,
+        strict: bool = False,
         facts: Callable[[], Mapping[str, Any]],
         alarms: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         self.name, self._connect, self._journal = name, connect, journal
         self._clock, self._stats, self._thin = clock, stats, thin
         self._outbox = journal.outbox(name)
+        self._budget, self._strict = budget, strict
+        self._meter = Meter(name, clock, stats, budget)
         self._history_rate, self._facts, self._alarms = history_rate, facts, alarms
         self._urgent: deque[Stored] = deque()
         self._live: deque[Stored] = deque()
         self._open: dict[Key, Stored] = {}
         self._announced: dict[str, TagSet] = {}
         self._flying = 0
-        self._alarms_behind = self._alarm_left = True
+        self._alarms_behind = self._alarm_left = self._draining = True
         self.connected = self._hurry = False
         self._work, self._behind, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._told: Mapping[str, Any] = {}
@@ -79,6 +85,10 @@ class Uplink:
         oldest = self._outbox.oldest_ns()
         return 0.0 if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
 
+    def budget(self) -> Mapping[str, Any]:
+        """How the data budget stands; empty where there is none."""
+        return self._meter.facts()
+
     def alarms_changed(self) -> None:
         """The active list is another one."""
         self._news.set()
@@ -88,11 +98,13 @@ class Uplink:
 
         An alarm waits its turn behind those that are owed: raised never overtakes cleared. Only
         one that is not on disk goes at once, for it can not be read from there. Late rows are
-        history, and go that way: the live lane never steps back in time.
+        history, and go that way: the live lane never steps back in time. In strict order every
+        row waits for what was missed.
         """
         alarm = stored.lane is Lane.ALARM
         queue = self._urgent if alarm else self._live
-        after = alarm and self._alarms_behind and stored.durable
+        behind = self._alarms_behind if alarm else self._strict and self._draining
+        after = behind and stored.durable
         if not self.connected or after or len(queue) >= LIVE_BOUND or _late(stored):
             self._leave(stored)
             return
@@ -107,6 +119,7 @@ class Uplink:
     def _leave(self, stored: Stored) -> None:
         """The record follows from the journal."""
         self._behind.set()
+        self._draining = True
         if stored.lane is Lane.ALARM:
             self._alarms_behind = self._alarm_left = True
         elif self._thin is not None and (held := self._thin.forget(stored.stream)) is not None:
@@ -125,7 +138,8 @@ class Uplink:
         error: BaseException | None = None
         async with self._connect() as self._sink:
             log.info("uplink.connected", sink=self.name, window=self._sink.window)
-            self.connected = self._alarms_behind = True
+            self.connected = self._alarms_behind = self._draining = True
+            self._meter.connected()
             self._behind.set()
             self._news.set()
             self._told = {}
@@ -135,6 +149,7 @@ class Uplink:
                     tg.create_task(self._deliver(tg), name=f"{self.name}.live")
                     tg.create_task(self._catch_up(), name=f"{self.name}.history")
                     tg.create_task(self._tell(), name=f"{self.name}.status")
+                    tg.create_task(self._measure(), name=f"{self.name}.meter")
             except* AgentError as group:
                 error = _first(group)
             finally:
@@ -144,6 +159,7 @@ class Uplink:
 
     def _disconnected(self) -> None:
         self.connected = False
+        self._count()
         for stored in (*self._open.values(), *self._held()):
             self._outbox.release(stored)
         self._open.clear()
@@ -206,10 +222,18 @@ class Uplink:
             self._behind.clear()
             while await self._catch_up_once():
                 pass
-            if self._outbox.depth() > self._rows_open():
-                self._behind.set()  # rows that wait for their commit
-                await self._commit()
+            self._draining = self._outbox.depth() > self._rows_open()
+            if self._draining:
+                self._behind.set()
+            if self._draining and self._backlog_waits():
+                await asyncio.sleep(1.0)
+            elif self._draining:
+                await self._commit()  # rows that wait for it
                 await asyncio.sleep(0.05)
+
+    def _backlog_waits(self) -> bool:
+        """Has the budget no room for what was missed."""
+        return self._budget is not None and self._budget.backlog_waits
 
     async def _commit(self) -> None:
         with suppress(TimeoutError):
@@ -222,7 +246,7 @@ class Uplink:
             self._alarm_left = False
             sent = await self._send_owed(Lane.ALARM)
             self._alarms_behind = sent or self._alarm_left
-        return await self._send_owed(Lane.HISTORY)
+        return not self._backlog_waits() and await self._send_owed(Lane.HISTORY)
 
     async def _send_owed(self, lane: Lane) -> bool:
         owed = await self._outbox.owed(lane, HISTORY_ROWS)
@@ -259,10 +283,19 @@ class Uplink:
                 await self._sink.publish_alarms(self._alarms())
             except TimeoutError:
                 pass
-            facts = self._facts()
+            facts = {**self._facts(), **self._meter.facts()}
             if facts != self._told:
                 self._told = facts
                 await self._sink.publish_status(facts)
+
+    async def _measure(self) -> None:
+        """Each second: what the line has carried."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._count()
+
+    def _count(self) -> None:
+        self._meter.take(self._sink.traffic(), self._thin.thinned if self._thin is not None else 0)
 
 
 def _key(stored: Stored) -> Key:

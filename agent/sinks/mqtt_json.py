@@ -8,7 +8,8 @@ import structlog
 from pydantic import Field, model_validator
 
 from agent.codecs import json
-from agent.config.base import Context, Number, Seconds, refuse
+from agent.config.base import Context, Seconds, refuse
+from agent.config.uplink import UplinkSection
 from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError
 from agent.core.ports import Rejected, Stored
@@ -25,18 +26,12 @@ from agent.sinks.shapes import Message
 log = structlog.get_logger()
 
 
-class MqttJsonConfig(BrokerSection, PayloadSection):
+class MqttJsonConfig(BrokerSection, UplinkSection, PayloadSection):
     """A broker that gets JSON: the contract, or what a template says."""
 
     takes_commands: ClassVar[bool] = True
     type: Literal["mqtt_json"]
     """An MQTT broker that gets the JSON contract of docs/topics.md."""
-    window: int = Field(100, ge=1, le=1000)
-    """Messages that may be under way; less where the broker says so."""
-    report: Literal["all", "change"] = "all"
-    """`change`: a row is sent when a tag left its deadband, and at least every 60 s."""
-    history_rate: Number = Field(10.0, gt=0)
-    """Messages a second of what was missed, beside live values."""
     ack_timeout_s: Seconds = Field(20.0, alias="ack_timeout", ge=1)
     """A broker that acknowledges nothing for so long is left and dialled anew."""
 
@@ -60,7 +55,7 @@ class MqttJsonSink:
 
     def __init__(self, name: str, config: MqttJsonConfig, ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
-        self._shapes = config.shapes(ctx)
+        self._shapes = config.shapes(ctx.root, ctx.texts)
         self._since_ns = ctx.clock.wall_ns()
         self._v5 = True
         self._lookup: Lookup | None = None

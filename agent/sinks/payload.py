@@ -9,8 +9,9 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from agent.codecs.template import LEVELS, NAMES, ROW, TAG, Body, Flaw, Text, names_of
-from agent.config.base import Context, Name, Refusal, Section
-from agent.sinks.shapes import PER_TAG, Names, Scans, Shape, Shapes, Topics, Worded, Wording
+from agent.config.base import Name, Refusal, Section
+from agent.core.texts import Texts
+from agent.sinks.shapes import OVER, PER_TAG, Names, Scans, Shape, Shapes, Topics, Worded, Wording
 
 _KNOWN: Final = (*NAMES, "tag")
 """What may stand in a topic."""
@@ -148,16 +149,16 @@ class PayloadSection(Section):
     def _property(self, text: str) -> Text:
         return Text(text, (*NAMES, *ROW, *(TAG if self._per_tag() else ())))
 
-    def shapes(self, ctx: Context) -> Shapes:
-        """Rows -> messages, as this section says."""
-        prefix = ctx.root.removesuffix(f"/{ctx.gateway}")
+    def shapes(self, root: str, texts: Texts) -> Shapes:
+        """Rows -> messages, as this section says; *root* is ``{prefix}/{gateway}``."""
+        prefix, _, gateway = root.rpartition("/")
         places = {device: levels.named() for device, levels in self.places.items()}
-        names = Names(prefix, ctx.gateway, self.levels.named(), places)
+        names = Names(prefix, gateway, self.levels.named(), places)
         compact = self.format == "compact"
-        scans = partial(Scans, names, ctx.texts, compact=compact)
+        scans = partial(Scans, names, texts, compact=compact)
         make: Callable[[Topics], Shape] = scans
         if self.payload != "scan":
-            make = partial(Worded, names, ctx.texts, self._wording())
+            make = partial(Worded, names, texts, self._wording())
         return Shapes(
             measured=make(self._topics("data/{stream}")),
             results=make(self._topics("_{stream}")),
@@ -173,13 +174,14 @@ class PayloadSection(Section):
 
     def _wording(self) -> Wording:
         if self.payload == "per_tag":
-            return Wording(Body({"v": 1, **PER_TAG}, per_tag=True), per_tag=True)
+            over = Body({"v": 1, **OVER}, per_tag=True)
+            return Wording(Body({"v": 1, **PER_TAG}, per_tag=True), per_tag=True, over=over)
         return Wording(
             Body(self.body, per_tag=self._per_tag()),
             self._per_tag(),
             self.content_type or "application/json",
             tuple((name, self._property(text)) for name, text in self.properties.items()),
-            self.bad == "skip",
+            skip_bad=self.bad == "skip",
         )
 
 

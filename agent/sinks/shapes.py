@@ -19,6 +19,12 @@ PER_TAG: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """What a message of one tag says, behind its version."""
 
+OVER: Final[Mapping[str, str]] = {
+    **{k: v for k, v in PER_TAG.items() if k not in {"value", "q"}},
+    "mean": "{value}", "min": "{min}", "max": "{max}", "n": "{n}", "q": "{quality}",
+}  # fmt: skip
+"""The same of a tag that is reported by its mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -123,6 +129,7 @@ class Wording:
 
     Attributes:
         per_tag: One message per tag, else one per row.
+        over: What a message says of a mean; None: the same.
         skip_bad: Leave out values whose quality is Bad, and messages without any value.
         properties: User property -> its text.
     """
@@ -131,6 +138,7 @@ class Wording:
     per_tag: bool
     kind: str = "application/json"
     properties: tuple[tuple[str, Text], ...] = ()
+    over: Body | None = None
     skip_bad: bool = False
 
 
@@ -154,9 +162,10 @@ class Worded:
         properties = [(name, text.text(known)) for name, text in says.properties]
         if stored.lane is Lane.HISTORY:
             properties.append(("historical", "true"))
+        body = says.over if says.over is not None and known.get("mean") else says.body
         return Message(
             self._topics.of(stored, known),
-            orjson.dumps(says.body.fill(row, tags)),
+            orjson.dumps(body.fill(row, tags)),
             says.kind,
             tuple(properties),
         )

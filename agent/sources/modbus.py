@@ -183,6 +183,10 @@ class ModbusConfig(Section):
             for cls, tags in self.class_tags().items()
         ]
 
+    def periods(self, device: str) -> dict[str, float]:
+        """Stream -> seconds between two rows."""
+        return {_stream(device, cls): self.period_s(cls) for cls in self.class_tags()}
+
     def write_flaws(self, tag: str, rule: WriteRule) -> list[tuple[str, str]]:
         """Why *tag* may not be written by *rule*, and the cure of each."""
         broadcast = self.unit == 0 and parse(self.connect).scheme not in {"tcp", "tls"}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli.price import cost
 from agent.codecs import json as codec
 from agent.codecs.decimals import shortest
 from agent.config.base import Context
@@ -63,7 +64,7 @@ def forms():
 def told(section, record, ctx):
     """Every message of a record as text, one a line: topic, type, properties, payload."""
     lines = []
-    for group in section.shapes(ctx).messages(record, record.record):
+    for group in section.shapes(ctx.root, ctx.texts).messages(record, record.record):
         for m in group:
             packed = m.kind.endswith("zlib")
             payload = (zlib.decompress(m.payload) if packed else m.payload).decode()
@@ -209,6 +210,32 @@ async def test_bytes_on_the_line_are_counted_as_a_relay_counts_them(ctx, tmp_pat
                 await until(lambda: s.traffic() == relay.carried, say=lambda: str(
                     (s.traffic(), relay.carried)))  # fmt: skip
                 assert s.traffic() > 1000
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.parametrize("form", ["scan", "compact", "per_tag", "azure-iot-operations"])
+async def test_the_estimate_is_what_a_relay_counts(form, ctx, tmp_path):
+    """What `check` says a message costs is what goes over the line, to 2 %: TLS and PUBACK too."""
+    authority = Authority(tmp_path / "ca")
+    lines = [
+        f"{k} {p}" for k, p in zip(("certfile", "keyfile"), authority.issue("server"), strict=True)
+    ]
+    for path in (tmp_path, *(tmp_path / "ca").iterdir()):
+        path.chmod(0o755)
+    row = RECORDS["row"]()
+    with Broker(lines) as broker:
+        async with Proxy(broker.port) as relay:
+            there = {"connect": f"mqtts://127.0.0.1:{relay.port}", "ca": authority.ca}
+            section = forms()[form].model_copy(update=there)
+            async with section.build("x", ctx) as s:
+                before = relay.carried
+                for _ in range(10):
+                    await s.send(row)
+                await until(lambda: s.traffic() == relay.carried)
+                counted = (relay.carried - before) / 10
+    assert cost(section.shapes(ctx.root, ctx.texts), row, tls=True) == pytest.approx(
+        counted, rel=0.02
+    )
 
 
 @pytest.mark.needs("mosquitto")

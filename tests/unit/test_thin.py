@@ -1,6 +1,7 @@
 """Report by exception: what is held back is covered, and nothing that matters is held back."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
 from agent.core.tag import Tag, TagSet
-from agent.runtime.thin import HEARTBEAT_NS, Thin
+from agent.runtime.thin import HEARTBEAT_NS, Rules, Thin
 
 S = 1_000_000_000
 TAGS = TagSet((Tag("p/a", deadband=1.0), Tag("p/b")))
@@ -83,6 +84,73 @@ def test_infinite_values_and_alarms_pass_through():
     thin = Thin()
     assert thin(stored(1, [np.inf, 0], 1))
     assert thin(stored(2, [np.inf, 0], 2)) is None
+    event = AlarmEvent("x", "p/a", "p", 1, True, 1, 1.0, 1.0, 192)
+    alarm = Stored("~alarm", "l", 1, 1, 1, Lane.ALARM, event)
+    assert thin(alarm) is alarm
+
+
+MIXED = TagSet(
+    (Tag("p/every"), Tag("p/change", deadband=1.0), Tag("p/mean"), Tag("p/text", kind="text"))
+)
+RULES = Rules("change", {"p/every": "all", "p/m*": 5.0, "p/text": 5.0})
+CHANGES = Rules("change", {"p/m*": 5.0, "p/every": 5.0})
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.sampled_from([192, 192, 84, 24])), max_size=40))
+def test_means_cover_every_usable_value_once(samples):
+    """Mean, least, greatest and count over the rows since the last, at the end of each span; a
+    span without a usable value tells that it is Bad. Nothing is counted twice or left out.
+    """
+    thin, since = Thin(CHANGES), []
+    for seq, (value, q) in enumerate(samples, 1):
+        since += [value] if q >= 64 else []
+        v = [0, 0, value if q >= 64 else np.nan, 1]
+        passed = thin(stored(seq, v, seq * S, (192, 192, q, 192), MIXED))
+        part = passed.part if passed else None
+        if part is not None and 2 in part.over:
+            mean, low, high, n = part.over[2]
+            assert (low, high, n) == (min(since), max(since), len(since))
+            assert mean == pytest.approx(sum(since) / n)
+            since = []
+        elif part is not None and part.due[2]:
+            assert q < 64 or since == []
+            since = []
+        assert len(since) <= 6
+
+
+def test_each_tag_has_its_rule():
+    """Every value of one, the changes of another, the mean of a third; a text by change."""
+    thin, told = Thin(RULES), []
+    for seq in range(1, 13):
+        passed = thin(stored(seq, [1, 0.3 * seq, seq, 1], seq * S, (192,) * 4, MIXED))
+        told.append((passed.part.due.tolist(), list(passed.part.over)))
+    assert told[0] == ([True, True, False, True], [])
+    assert all(due[0] for due, _ in told)
+    assert [i for i, (due, _) in enumerate(told) if due[1]] == [0, 4, 8]
+    assert [i for i, (_, over) in enumerate(told) if over] == [5, 10]
+    assert [i for i, (due, _) in enumerate(told) if due[3]] == [0]
+
+
+class Bucket:
+    """A budget that is what a test says."""
+
+    def __init__(self):
+        self.wait_s = 0.0
+
+    def every_s(self, stream):
+        return self.wait_s
+
+
+def test_what_the_budget_holds_back_is_covered():
+    """Rows that wait are in the range of the next message; alarms never wait."""
+    bucket = Bucket()
+    thin = Thin(Rules("all"), bucket)
+    assert thin(stored(1, [1, 1], 1 * S)).part is None
+    bucket.wait_s = 10.0
+    assert [thin(stored(n, [n, n], n * S)) for n in range(2, 11)] == [None] * 9
+    passed = thin(stored(11, [11, 11], 11 * S))
+    assert (passed.first, passed.last) == (2, 11)
+    assert thin.thinned == 9
     event = AlarmEvent("x", "p/a", "p", 1, True, 1, 1.0, 1.0, 192)
     alarm = Stored("~alarm", "l", 1, 1, 1, Lane.ALARM, event)
     assert thin(alarm) is alarm

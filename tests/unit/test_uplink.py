@@ -14,6 +14,7 @@ from agent.core.errors import TransientError
 from agent.core.ports import Rejected
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
+from agent.runtime.budget import Budget
 from agent.runtime.thin import Thin
 from agent.runtime.uplink import LIVE_BOUND, Uplink
 from agent.storage.db import open_store
@@ -33,7 +34,7 @@ class FarEnd:
     def __init__(self, window=10):
         self.window, self.hold, self.got = window, False, []
         self.rejects, self.status, self.lists = set(), [], []
-        self.waiting = []
+        self.waiting, self.carried = [], 0
 
     async def __aenter__(self):
         self.cut = asyncio.get_running_loop().create_future()
@@ -67,7 +68,7 @@ class FarEnd:
         self.lists.append(list(active))
 
     def traffic(self):
-        return 0
+        return self.carried
 
     async def lost(self):
         await self.cut
@@ -83,13 +84,14 @@ class FarEnd:
 class Bench:
     """One uplink, its journal and its far end."""
 
-    def __init__(self, store, thin, folder):
+    def __init__(self, store, thin, folder, **more):
         self.journal, self.far, self.folder = store.journal, FarEnd(), folder
+        self.clock, self.stats = ManualClock(), Stats()
         self.facts, self.active, self.t = {"durable": True}, [], 0
         self.uplink = Uplink(
-            "out", lambda: self.far, store.journal, ManualClock(), Stats(),
+            "out", lambda: self.far, store.journal, self.clock, self.stats,
             thin=Thin() if thin else None, history_rate=10.0,
-            facts=lambda: dict(self.facts), alarms=lambda: self.active,
+            facts=lambda: dict(self.facts), alarms=lambda: self.active, **more,
         )  # fmt: skip
 
     def put(self, value=1.0, tags=TAGS, n=1, *, late=False):
@@ -128,10 +130,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder, *, thin=False):
+async def bench(folder, *, thin=False, **more):
     config = JournalConfig.model_validate({"commit": "1h"})
     async with open_store(folder, config, ManualClock(), Stats(), "m") as store:
-        yield Bench(store, thin, folder)
+        yield Bench(store, thin, folder, **more)
 
 
 async def test_live_rows_do_not_wait_for_their_commit(tmp_path):
@@ -369,3 +371,40 @@ async def test_status_and_alarm_list_are_told_when_they_change(tmp_path):
         b.facts["durable"] = False
         b.uplink.alarms_changed()
         await until(lambda: b.far.status[-1] == {"durable": False})
+
+
+async def test_in_strict_order_live_waits_for_what_was_missed(tmp_path):
+    """`order: strict`: no row overtakes an older one; when the backlog is gone rows go live."""
+    async with bench(tmp_path, strict=True) as b:
+        for n in range(5):
+            b.put(n)
+        async with b.connected():
+            b.put(5)
+            b.put(6)
+            await b.caught_up()
+            assert b.far.rows("live") == []
+            assert [r for first, last in b.far.rows("history")
+                    for r in range(first, last + 1)] == list(range(1, 8))  # fmt: skip
+            await until(lambda: not b.uplink._draining)
+            b.put(7)
+            await until(lambda: b.far.rows("live") == [(8, 8)])
+
+
+async def test_a_budget_that_runs_out_holds_the_backlog_and_never_an_alarm(tmp_path):
+    """With the bucket empty neither history nor rows go out, an alarm does; the status says so.
+    When it fills again, everything that is owed follows.
+    """
+    budget = Budget(2400, 0.0)
+    async with bench(tmp_path, thin=True, budget=budget) as b:
+        b.put(1)
+        b.far.carried = 1000
+        budget.spend(1000, 0.0)
+        async with b.connected():
+            b.alarm()
+            await until(lambda: b.far.rows("alarm"))
+            await until(lambda: b.far.status and b.far.status[-1]["budget"]["rung"] == 5)
+            await until(lambda: b.stats.values.get("sink/out.line_bytes") == 1000)
+            assert b.far.rows("history") == []
+            b.clock.elapsed_s = 1e6
+            await until(lambda: b.far.rows("history") == [(1, 1)])
+            await until(lambda: b.far.status[-1]["budget"]["rung"] == 0)
