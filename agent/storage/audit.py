@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.ports import Clock
-from agent.storage.database import FILE, Database, Found
+from agent.storage.database import FILE, Database
+from agent.storage.opening import Found
 from agent.storage.retention import Op
 from agent.storage.writer import Writer
 

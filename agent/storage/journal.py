@@ -12,22 +12,24 @@ from agent.core.batch import Batch
 from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
-from agent.storage.database import Found
+from agent.storage.committer import Commit
+from agent.storage.opening import Found
 from agent.storage.outbox import FIRST, Key, Ledger, SinkOutbox
 from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
 from agent.storage.retention import (
+    DropFile,
     Limits,
     Op,
-    Victim,
+    Victims,
     contiguous,
     delete_alarms,
-    delete_blocks,
+    delete_rows,
     remember_gap,
 )
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.state import SqlState
-from agent.storage.writer import Commit, Writer
+from agent.storage.writer import Writer
 
 log = structlog.get_logger()
 
@@ -122,8 +124,9 @@ class SqlJournal:
         outbox = self._outboxes.get(sink)
         if outbox is None:
             outbox = SinkOutbox(sink, self._ledger, self.writer, self._clock, self._lose)
-            if self._found is not None and sink in self._found.sinks:
-                outbox.adopt(self._found, self._ledger.streams())
+            found = self._found
+            if found is not None and (found.replaced or sink in found.sinks):
+                outbox.adopt(found, self._ledger.streams())
             else:
                 outbox.begin_now()
             self._outboxes[sink] = outbox
@@ -143,7 +146,7 @@ class SqlJournal:
             self.lineage, self.epoch = found.lineage, found.epoch
             self._ledger.epoch = self.epoch
         if found.replaced:
-            self._start_over()
+            self._start_over(found)
         before = self._ledger.streams()
         for extent in found.extents:
             self._ledger.adopt(extent)
@@ -159,11 +162,15 @@ class SqlJournal:
         self._stats.set("journal.durable", 1.0)
         log.info("journal.opened", lineage=self.lineage, epoch=self.epoch)
 
-    def _start_over(self) -> None:
-        """The file was set aside: what it held is lost, what is in memory is written again."""
-        for (stream, epoch), rows in list(self._ledger.committed.items()):
+    def _start_over(self, found: Found) -> None:
+        """The file was set aside: what only it held is lost, what is in memory is written again."""
+        kept: dict[Key, Ranges] = {}
+        for stream, epoch, first, last, _ in found.extents:
+            kept.setdefault((stream, epoch), Ranges()).add(first, last)
+        for key, rows in list(self._ledger.committed.items()):
             for first, last in list(rows):
-                self._lose((stream, epoch, first, last), 0, 0, "broken")
+                for a, b in kept.get(key, Ranges()).missing(first, last):
+                    self._lose((*key, a, b), 0, 0, "broken")
         for outbox in self._outboxes.values():
             outbox.all_dirty()
         self.state.write_all()
@@ -201,17 +208,29 @@ class SqlJournal:
         for s in entries:
             self._lose((s.stream, s.epoch, s.first, s.last), 0, 0, "disk")
 
-    def evict(self, victims: list[Victim], reason: str) -> None:
-        """The oldest rows must go: count who still waited for them, delete with the next commit."""
-        for run in contiguous(victims):
+    def evict(self, victims: Victims) -> None:
+        """Rows must go: count who still waited for them, delete with the next commit."""
+        for run in contiguous(victims.rows):
             stream, epoch, first, last = *run[0].owed[:3], run[-1].owed[3]
-            self._lose((stream, epoch, first, last), run[0].t0, run[-1].t1, reason)
+            self._lose((stream, epoch, first, last), run[0].t0, run[-1].t1, victims.reason)
             if stream == ALARMS:
                 op = delete_alarms(epoch, first, last)
             else:
-                op = delete_blocks([v.number for v in run])
+                op = delete_rows(stream, epoch, first, last)
             self.writer.later(("evict", stream, epoch, first), op)
-        self._stats.add("journal.evicted_rows", sum(v.owed[3] - v.owed[2] + 1 for v in victims))
+        for number in victims.files:
+            self.writer.later(("file", number), DropFile(number))
+        rows = sum(v.owed[3] - v.owed[2] + 1 for v in victims.rows)
+        self._stats.add("journal.evicted_rows", rows)
+
+    def lost(self, damaged: list[Owed]) -> None:
+        """Blocks that were found damaged."""
+        for rows in damaged:
+            self._lose(rows, 0, 0, "corrupt")
+
+    def delivered(self, rows: Owed) -> bool:
+        """Does no sink wait for these rows any more. Called on the writer's thread."""
+        return all(outbox.has(rows) for outbox in list(self._outboxes.values()))
 
     def _lose(self, rows: Owed, t0: int, t1: int, reason: str) -> None:
         """Rows are gone: a sink that still waited for them has a gap, counted and remembered."""

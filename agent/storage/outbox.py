@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.ports import Clock, Lane, Stored
-from agent.storage.database import FILE, Extent, Found, extents
+from agent.storage.blocks import Extent
+from agent.storage.database import FILE
+from agent.storage.opening import Found, extents
 from agent.storage.ranges import Marks, Ranges, first_without
 from agent.storage.reading import Reading, read_owed
 from agent.storage.retention import Op
@@ -92,6 +94,10 @@ class SinkOutbox:
                 self._done[key] = self._ledger.rows(key)
                 self._dirty.add(key)
         self._depth_at = -self._ledger.known
+        self._remember()
+
+    def _remember(self) -> None:
+        """Be known from now on."""
         name = self.name
         self._writer.later(
             ("sink", name), lambda c: _run(c, "INSERT OR IGNORE INTO sinks VALUES (?)", name)
@@ -102,7 +108,9 @@ class SinkOutbox:
         for key in keys:
             rows = self._ledger.rows(key)
             stored = found.acked.get((self.name, *key))
-            if self.name not in found.sinks:
+            if found.replaced:
+                acked = Ranges()  # twice rather than never
+            elif self.name not in found.sinks:
                 acked = rows
             else:
                 acked = Ranges(json.loads(stored)) if stored else Ranges()
@@ -113,6 +121,14 @@ class SinkOutbox:
                         self._done_rows += done.add(a, b)
                 self._dirty.add(key)
             self._behind.add(key)
+        if found.replaced:
+            self._remember()
+
+    def has(self, rows: Owed) -> bool:
+        """Are all these rows owed no more. Called on the writer's thread."""
+        with self._lock:
+            done = self._done.get(rows[:2])
+            return done is not None and not done.missing(rows[2], rows[3])
 
     def claim(self, stored: Stored) -> None:
         self._claimed.setdefault((stored.stream, stored.epoch), Ranges()).add(
@@ -241,10 +257,7 @@ class SinkOutbox:
     def all_dirty(self) -> None:
         """The file is a fresh one: everything is to be written again."""
         self.dirty_again(list(self._done))
-        name = self.name
-        self._writer.later(
-            ("sink", name), lambda c: _run(c, "INSERT OR IGNORE INTO sinks VALUES (?)", name)
-        )
+        self._remember()
 
 
 def _within(rows: Ranges, first: int, last: int) -> list[tuple[int, int]]:

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from agent.codecs.block import BadBlock, decode
+from agent.codecs.block import BadBlock
 from agent.core.alarms import AlarmEvent
-from agent.core.batch import Batch, Origin
+from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
+from agent.storage.blocks import SELECT, Block, batch_of, quarantine
 from agent.storage.database import Database
-from agent.storage.rows import Owed, columns, key, tags_of
+from agent.storage.rows import Owed, columns
 
 log = structlog.get_logger()
 
@@ -21,11 +22,6 @@ _MESSAGE_SAMPLES: Final = 100_000
 
 _EVENTS: Final = 100
 """Alarm events handed out at once."""
-
-_SELECT: Final = (
-    "SELECT id, first, last, t0, tags, made, data FROM blocks"
-    " WHERE stream = ? AND epoch = ? AND last >= ? ORDER BY last"
-)
 
 
 @dataclass(slots=True)
@@ -63,15 +59,16 @@ def read_last(db: Database, stream: str, rows: int) -> Reading:
     """The last *rows* rows of *stream* with its latest tags, oldest first, as one record."""
     reading = Reading()
     parts: list[Batch] = []
-    tags = made = None
+    tags: int | None = None
     for (epoch,) in _epochs(db, stream):
-        for block in db.conn.execute(
-            _SELECT.replace("ORDER BY last", "ORDER BY last DESC"),
+        for row in db.conn.execute(
+            SELECT.replace("ORDER BY last", "ORDER BY last DESC"),
             (db.find(stream), epoch, -1),
         ):
-            if rows <= 0 or (tags is not None and block[4] != tags):
+            block = Block(*row)
+            if rows <= 0 or (tags is not None and block.tags != tags):
                 break
-            tags, made = block[4], made or block[5]
+            tags = block.tags
             batch = _batch(db, stream, epoch, block, reading)
             if batch is not None:
                 parts.append(_cut(batch, max(0, len(batch) - rows), len(batch)))
@@ -121,19 +118,19 @@ def _read_run(db: Database, owed: Owed, limit: int, reading: Reading) -> None:
     parts: list[Batch] = []
     same: tuple[int, int] | None = None
     at, facts = first, {}
-    for block in db.conn.execute(_SELECT, (db.find(stream), epoch, first)):
-        _, block_first, block_last, _, tags, made, _ = block
+    for row in db.conn.execute(SELECT, (db.find(stream), epoch, first)):
+        block = Block(*row)
         if same is None:
-            same, facts = (tags, made), json.loads(db.name(made))
-        if (tags, made) != same or block_first > at or at > last or limit <= 0:
+            same, facts = (block.tags, block.made), json.loads(db.name(block.made))
+        if (block.tags, block.made) != same or block.first > at or at > last or limit <= 0:
             break
         batch = _batch(db, stream, epoch, block, reading)
         if batch is None:
             break
         limit = min(limit, _room(batch, parts))
-        stop = min(last, block_last, at + limit - 1)
+        stop = min(last, block.last, at + limit - 1)
         if stop >= at:
-            parts.append(_cut(batch, at - block_first, stop + 1 - block_first))
+            parts.append(_cut(batch, at - block.first, stop + 1 - block.first))
             limit -= stop + 1 - at
             at = stop + 1
     _quarantine(db, reading)
@@ -152,38 +149,23 @@ def _room(batch: Batch, parts: list[Batch]) -> int:
     return rows - sum(len(p) for p in parts)
 
 
-def _batch(
-    db: Database, stream: str, epoch: int, block: tuple[Any, ...], reading: Reading
-) -> Batch | None:
-    """Decode a block; one that is damaged goes to the quarantine and is lost."""
-    _, first, last, _, tags, made, data = block
+def _batch(db: Database, stream: str, epoch: int, block: Block, reading: Reading) -> Batch | None:
+    """The rows of a block; one that is damaged goes to the quarantine and is lost."""
     try:
-        c = decode(data, key(stream, epoch, first))
+        return batch_of(db, stream, epoch, block)
     except BadBlock as e:
-        log.exception("block.quarantined", code=e.code, stream=stream, epoch=epoch, first=first)
-        reading.lost.append(((stream, epoch, first, last), "corrupt"))
+        log.exception(
+            "block.quarantined", code=e.code, stream=stream, epoch=epoch, first=block.first
+        )
+        reading.lost.append(((stream, epoch, block.first, block.last), "corrupt"))
         return None
-    facts = json.loads(db.name(made))
-    origin = Origin(**facts["origin"]) if facts.get("origin") else None
-    return Batch(
-        stream, tags_of(db.name(tags)), c.t, c.v, c.q, facts["t_by"], c.late, origin, c.window
-    )
 
 
 def _quarantine(db: Database, reading: Reading) -> None:
-    """Move damaged blocks away from the others, with their bytes."""
     damaged = [owed for owed, reason in reading.lost if reason == "corrupt"]
-    if not damaged:
-        return
-    with db.transaction() as conn:
-        for stream, epoch, first, last in damaged:
-            where = (db.find(stream), epoch, last)
-            conn.execute(
-                "INSERT INTO quarantine(stream, epoch, first, last, data) SELECT ?, ?, ?, ?, data"
-                " FROM blocks WHERE stream = ? AND epoch = ? AND last = ?",
-                (stream, epoch, first, last, *where),
-            )
-            conn.execute("DELETE FROM blocks WHERE stream = ? AND epoch = ? AND last = ?", where)
+    if damaged:
+        with db.transaction() as conn:
+            quarantine(db, conn, damaged)
 
 
 def _joined(parts: list[Batch]) -> Batch:

@@ -1,9 +1,9 @@
 """Retention: what must go, and what is remembered of it."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from agent.core.ports import Clock
 from agent.storage.database import Database
@@ -11,6 +11,9 @@ from agent.storage.rows import ALARMS, Owed
 
 MANY: Final = 5000
 """Blocks that go at once; the rest follows soon."""
+
+ALARM_SHARE: Final = 0.1
+"""Of the journal's size: alarms never go before they fill it, whatever the values do."""
 
 _MARGIN: Final = 8_000_000
 
@@ -35,29 +38,86 @@ class Limits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """Rows that must go, oldest first: a block (*number* is its id) or an alarm event (-1)."""
+    """Rows that must go: a block, or an alarm event."""
 
-    number: int
     owed: Owed
     t0: int
     t1: int
 
 
-def find_victims(db: Database, limits: Limits, clock: Clock, free: int) -> tuple[list[Victim], str]:
-    """The oldest rows beyond a limit, and which: ``size``, ``disk`` or ``age``.
+@dataclass(slots=True)
+class Victims:
+    """What must go, and why: ``size``, ``disk`` or ``age``. Files go as a whole."""
 
-    *free* is the room on the disk, bytes. When it is short, the journal only makes room inside
-    its file, so that it grows no more. By age nothing goes while the clock may be wrong.
+    reason: str
+    rows: list[Victim] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+
+
+class Retention:
+    """Chooses what must go. Runs on the writer's thread.
+
+    Args:
+        delivered: Whether no sink waits for these rows any more.
     """
-    used, free_inside = db.space()
-    need, reason = used - limits.max_size, "size"
-    if free < limits.min_free:
-        short = min(_MARGIN, used // 10) - free_inside
-        need, reason = (short, "disk") if short > need else (need, reason)
-    victims = _biggest(db, need) if need > 0 else []
-    if victims or clock.state != "synced":
-        return victims, reason
-    return _oldest(db, clock.wall_ns() - int(limits.keep_s * 1e9)), "age"
+
+    def __init__(self, delivered: Callable[[Owed], bool]) -> None:
+        self._delivered = delivered
+        self._cap: int | None = None
+
+    def find(self, db: Database, limits: Limits, clock: Clock, free: int) -> Victims:
+        """What is beyond a limit: files delivered to everybody first, then the oldest rows,
+        alarms last, and those only beyond their own share.
+
+        *free* is the room on the disk, bytes. When it is short the journal only makes room for
+        itself, so that it grows no more. By age nothing goes while the clock may be wrong.
+        """
+        used = db.space()[0] + db.files.size()
+        if free >= limits.min_free:
+            self._cap = None
+        elif self._cap is None:
+            self._cap = used - min(_MARGIN, used // 10)
+        limit, reason = limits.max_size, "size"
+        if self._cap is not None and self._cap < limit:
+            limit, reason = self._cap, "disk"
+        found = Victims(reason)
+        if used > limit:
+            self._biggest(db, used - limit, found)
+        _many_alarms(db, int(limits.max_size * ALARM_SHARE), found)
+        if found.rows or clock.state != "synced":
+            return found
+        return _oldest(db, clock.wall_ns() - int(limits.keep_s * 1e9))
+
+    def room(self, db: Database, need: int) -> Victims:
+        """Files to unlink at once, since the disk is full and no commit is possible."""
+        found = Victims("disk")
+        self._files(db, need, found)
+        return found
+
+    def _files(self, db: Database, need: int, found: Victims) -> int:
+        """Files that together give *need* bytes, delivered ones first; how many are missing."""
+        files = {n: _of_file(db, n) for n in sorted(db.files.known)}
+        done = {n for n, rows in files.items() if all(self._delivered(v.owed) for v in rows)}
+        for number in sorted(files, key=lambda n: (n not in done, n)):
+            if need <= 0:
+                break
+            need -= db.files.known[number].bytes
+            _choose(db, number, files[number], found)
+        return need
+
+    def _biggest(self, db: Database, need: int, found: Victims) -> None:
+        """Files, then the oldest blocks of the head, that together give *need* bytes."""
+        need = self._files(db, need, found)
+        if need <= 0:
+            return
+        for stream, epoch, first, last, t0, t1, size in db.conn.execute(
+            "SELECT stream, epoch, first, last, t0, t1, length(data) FROM head ORDER BY id LIMIT ?",
+            (MANY,),
+        ):
+            if need <= 0:
+                break
+            found.rows.append(Victim((db.name(stream), epoch, first, last), t0, t1))
+            need -= size + 60
 
 
 def contiguous(victims: list[Victim]) -> list[list[Victim]]:
@@ -73,13 +133,37 @@ def contiguous(victims: list[Victim]) -> list[list[Victim]]:
     return [run for runs in found.values() for run in runs]
 
 
-def delete_blocks(numbers: list[int]) -> Op:
-    """Delete blocks by their ids."""
+def delete_rows(stream: str, epoch: int, first: int, last: int) -> Op:
+    """Delete blocks by their rows: in the meantime they may have gone from the head to a file."""
+    where = (stream, epoch, first, last)
 
     def op(conn: sqlite3.Connection) -> None:
-        conn.executemany("DELETE FROM blocks WHERE id = ?", [(n,) for n in numbers])
+        conn.execute(
+            "DELETE FROM head WHERE stream = (SELECT id FROM names WHERE text = ?)"
+            " AND epoch = ? AND last BETWEEN ? AND ?",
+            where,
+        )
+        conn.execute(
+            "DELETE FROM sealed WHERE stream = (SELECT id FROM names WHERE text = ?)"
+            " AND epoch = ? AND last BETWEEN ? AND ?",
+            where,
+        )
 
     return op
+
+
+@dataclass(frozen=True, slots=True)
+class DropFile:
+    """Forget the blocks of a file; it is unlinked after the commit. Its row stays, with 0 bytes,
+    until the next commit that drops files: a crash in between leaves no stranger.
+    """
+
+    number: int
+
+    def __call__(self, conn: sqlite3.Connection) -> None:
+        conn.execute("DELETE FROM files WHERE bytes = 0")
+        conn.execute("DELETE FROM sealed WHERE file = ?", (self.number,))
+        conn.execute("UPDATE files SET bytes = 0 WHERE number = ?", (self.number,))
 
 
 def delete_alarms(epoch: int, first: int, last: int) -> Op:
@@ -113,42 +197,56 @@ def remember_gap(gap: tuple[str, str, int, int, int, int, int, str]) -> Op:
     return op
 
 
-def _victims(db: Database, rows: Iterable[tuple[Any, ...]]) -> list[Victim]:
+def _of_file(db: Database, number: int) -> list[Victim]:
     return [
-        Victim(i, (db.name(stream), epoch, first, last), t0, t1)
-        for i, stream, epoch, first, last, t0, t1 in rows
+        Victim((db.name(stream), epoch, first, last), t0, t1)
+        for stream, epoch, first, last, t0, t1 in db.conn.execute(
+            "SELECT stream, epoch, first, last, t0, t1 FROM sealed WHERE file = ?"
+            " ORDER BY stream, epoch, last",
+            (number,),
+        )
     ]
 
 
-def _biggest(db: Database, need: int) -> list[Victim]:
-    """The oldest blocks that together give *need* bytes."""
-    rows: list[tuple[Any, ...]] = []
-    for *row, size in db.conn.execute(
-        "SELECT id, stream, epoch, first, last, t0, t1, length(data) FROM blocks"
-        " ORDER BY id LIMIT ?",
-        (MANY,),
-    ):
-        if need <= 0:
-            break
-        rows.append(tuple(row))
-        need -= size + 60
-    return _victims(db, rows)
+def _choose(db: Database, number: int, rows: list[Victim], found: Victims) -> None:
+    """A file goes; nothing is appended to it any more, for that would go unnoticed with it."""
+    db.files.leave(number)
+    found.files.append(number)
+    found.rows += rows
 
 
-def _oldest(db: Database, before_ns: int) -> list[Victim]:
-    """Blocks and alarm events that ended before a time."""
-    rows: list[tuple[Any, ...]] = []
-    for row in db.conn.execute(
-        "SELECT id, stream, epoch, first, last, t0, t1 FROM blocks ORDER BY id LIMIT ?",
-        (MANY,),
+def _many_alarms(db: Database, quota: int, found: Victims) -> None:
+    """The oldest alarm events beyond their share."""
+    (size,) = db.conn.execute("SELECT coalesce(sum(length(event) + 40), 0) FROM alarms").fetchone()
+    if size <= quota:
+        return
+    for epoch, seq, t, length in db.conn.execute(
+        "SELECT epoch, seq, t, length(event) + 40 FROM alarms ORDER BY epoch, seq LIMIT ?", (MANY,)
     ):
-        if row[6] >= before_ns:
+        if size <= quota:
             break
-        rows.append(row)
-    return _victims(db, rows) + [
-        Victim(-1, (ALARMS, epoch, seq, seq), t, t)
+        found.rows.append(Victim((ALARMS, epoch, seq, seq), t, t))
+        size -= length
+
+
+def _oldest(db: Database, before_ns: int) -> Victims:
+    """Files, blocks of the head and alarm events that ended before a time."""
+    found = Victims("age")
+    for (number,) in db.conn.execute(
+        "SELECT file FROM sealed GROUP BY file HAVING max(t1) < ?", (before_ns,)
+    ).fetchall():
+        _choose(db, number, _of_file(db, number), found)
+    for stream, epoch, first, last, t0, t1 in db.conn.execute(
+        "SELECT stream, epoch, first, last, t0, t1 FROM head ORDER BY id LIMIT ?", (MANY,)
+    ):
+        if t1 >= before_ns:
+            break
+        found.rows.append(Victim((db.name(stream), epoch, first, last), t0, t1))
+    found.rows += [
+        Victim((ALARMS, epoch, seq, seq), t, t)
         for epoch, seq, t in db.conn.execute(
             "SELECT epoch, seq, t FROM alarms WHERE t < ? ORDER BY epoch, seq LIMIT ?",
             (before_ns, MANY),
         )
     ]
+    return found

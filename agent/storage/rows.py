@@ -20,8 +20,8 @@ log = structlog.get_logger()
 ALARMS: Final = "~alarm"
 """Stream of the alarm events: numbered on their own, for a wide range of rows covers no alarm."""
 
-_BLOCK_ROWS: Final = 4096
-_BLOCK_SAMPLES: Final = 250_000
+BLOCK_ROWS: Final = 4096
+BLOCK_SAMPLES: Final = 250_000
 """About 10 ms to encode: what holds up the loop on a gateway with one core."""
 
 Owed = tuple[str, int, int, int]
@@ -47,7 +47,7 @@ def runs(records: Iterable[Stored]) -> list[list[Stored]]:
 
 def _limit(s: Stored) -> int:
     k = len(cast(Batch, s.record).tags)
-    return min(_BLOCK_ROWS, max(1, _BLOCK_SAMPLES // max(k, 1)))
+    return min(BLOCK_ROWS, max(1, BLOCK_SAMPLES // max(k, 1)))
 
 
 def _joins(a: Stored, b: Stored) -> bool:
@@ -70,7 +70,7 @@ def insert_block(db: Database, run: Sequence[Stored]) -> None:
     c = columns([cast(Batch, s.record) for s in run])
     tags = cast(Batch, head.record).tags
     db.conn.execute(
-        "INSERT OR REPLACE INTO blocks(stream, epoch, first, last, t0, t1, tags, made, data)"
+        "INSERT OR REPLACE INTO head(stream, epoch, first, last, t0, t1, tags, made, data)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             db.name_id(head.stream),
@@ -192,6 +192,6 @@ def tags_of(text: str) -> TagSet:
 def delete_from(db: Database, s: Stored) -> None:
     """Forget rows from *s* on: a commit that failed may have reached the disk all the same."""
     db.conn.execute(
-        "DELETE FROM blocks WHERE stream = ? AND epoch = ? AND last >= ?",
+        "DELETE FROM head WHERE stream = ? AND epoch = ? AND last >= ?",
         (db.name_id(s.stream), s.epoch, s.first),
     )

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from agent.storage.database import Found
+from agent.storage.opening import Found
 from agent.storage.retention import Op
 from agent.storage.writer import Writer
 

@@ -1,84 +1,26 @@
-"""The writer: one thread that owns the connection, commits in groups and outlives a bad disk."""
+"""The writer: one thread that commits in groups, and the loop's way to it."""
 
 import asyncio
 import contextlib
-import math
-import os
-import secrets
-import shutil
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from agent.core.alarms import AlarmEvent
 from agent.core.ports import Clock, Stored
-from agent.storage.database import FILE, Database, Found, is_broken, open_database
-from agent.storage.retention import MANY, Limits, Op, Victim, find_victims
-from agent.storage.rows import Owed, delete_from, insert_alarm, insert_block, runs
+from agent.storage.committer import QUEUE_BYTES, RECORD_BYTES, Committer, Entry, Told
+from agent.storage.database import Database
+from agent.storage.retention import Limits, Op
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-QUEUE_BYTES: Final = 64_000_000
-"""Bytes of records kept in memory while the disk refuses; the oldest go first."""
-
-_RECORD_BYTES: Final = 500
-"""What a record weighs besides its arrays."""
-
-_BLOCK: Final = 4096
-_STRETCH: Final = 4.0
-_WEAR_S: Final = 1800.0
-"""Memory of the bytes written, s."""
-
-
-_NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
-"""What a record of wrong types raises on its way into the file."""
-
-Entry = tuple[Stored, Callable[[], None] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What one commit made durable."""
-
-    owed: list[Owed]
-    callbacks: list[Callable[[], None]]
-    seconds: float
-    written: int
-
-
-class Told(Protocol):
-    """Who hears of what the writer did; every method is called on the loop."""
-
-    def opened(self, found: Found) -> None: ...
-    def committed(self, commit: Commit) -> None: ...
-    def refused(self, error: str) -> None: ...
-    def dropped(self, entries: list[Stored]) -> None: ...
-    def evict(self, victims: list[Victim], reason: str) -> None: ...
-    def acks(self) -> tuple[object, list[Op]]:
-        """Called on the writer's thread: what to write of the acknowledgements."""
-        ...
-
-    def acks_failed(self, token: object) -> None: ...
-
-
-@dataclass(slots=True)
-class _Work:
-    """What one commit has to write; kept until a commit succeeds."""
-
-    entries: deque[Entry] = field(default_factory=deque)
-    ops: dict[Hashable, Op] = field(default_factory=dict)
-    bytes: int = 0
-    again: bool = False
 
 
 class Writer:
@@ -95,9 +37,7 @@ class Writer:
         retry_s: float,
         tidy_s: float,
     ) -> None:
-        self._path, self._limits, self._clock = data_dir / FILE, limits, clock
-        self._machine_id, self._told = machine_id, told
-        self._retry_s, self._tidy_s = retry_s, tidy_s
+        self._told = told
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Entry] = deque()
         self._waiters: deque[Future[None]] = deque()
@@ -107,17 +47,17 @@ class Writer:
         self._wake = threading.Event()
         self._closing = False
         self._busy_since: float | None = None
-        self._db: Database | None = None
-        self._work = _Work()
-        self._retry_at = 0.0
-        self._interval = limits.commit_s
-        self._worn, self._broken = 0.0, False
-        self._paced_at = time.monotonic()
-        self._due = self._paced_at + self._interval
-        self._tidy_at = self._paced_at + tidy_s
-        self.names = (secrets.token_hex(4), 2**40 + secrets.randbelow(2**40))
+        self._committer = Committer(
+            data_dir, limits, clock, machine_id, told, self._post, retry_s=retry_s, tidy_s=tidy_s
+        )
+        self._due = time.monotonic() + limits.commit_s
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    @property
+    def names(self) -> tuple[str, int]:
+        """Lineage and epoch."""
+        return self._committer.names
 
     # The loop's side.
 
@@ -131,7 +71,7 @@ class Writer:
         queue = self._queue
         with self._lock:
             queue.append((stored, on_durable))
-        if len(queue) * (_RECORD_BYTES + weight) > 2 * QUEUE_BYTES:
+        if len(queue) * (RECORD_BYTES + weight) > 2 * QUEUE_BYTES:
             with contextlib.suppress(IndexError):  # the thread hangs, or has just taken them all
                 self._told.dropped([queue.popleft()[0]])
 
@@ -142,8 +82,8 @@ class Writer:
 
     def limit(self, limits: Limits) -> None:
         """Other limits, from the next commit on."""
-        self._limits = limits
-        self._interval = limits.commit_s
+        self._committer.limits = limits
+        self._committer.interval = limits.commit_s
         self.pull(limits.commit_s)
 
     def pull(self, within_s: float) -> None:
@@ -179,7 +119,7 @@ class Writer:
                 result.set_result(otherwise if db is None else job(db))
             except (sqlite3.Error, OSError) as e:
                 result.set_result(otherwise)
-                self._fail(e)
+                self._committer.fail(e)
 
         self._jobs.append(run)
         self._wake.set()
@@ -203,172 +143,52 @@ class Writer:
     # The thread's side.
 
     def _run(self) -> None:
+        committer = self._committer
         self._busy_since = time.monotonic()
-        self._open()
+        committer.open()
+        committer.started()
         self._ready.set_result(None)
+        more = False
         while True:
             self._busy_since = None
-            if not self._closing:
-                self._wake.wait(max(0.0, self._due - time.monotonic()))
+            if not self._closing and not more:
+                self._wake.wait(max(0.0, self._next() - time.monotonic()))
             self._busy_since = time.monotonic()
             self._wake.clear()
             closing = self._closing
             while self._jobs:
-                self._jobs.popleft()(self._db)
-            if closing or time.monotonic() >= self._due:
+                self._jobs.popleft()(committer.db)
+            if closing or time.monotonic() >= self._next():
                 self._turn(closing)
             if closing:
                 break
+            more = committer.seal()
         while self._jobs:
             self._jobs.popleft()(None)
         for waiter in _drain(self._waiters):
             self._post(_resolve, waiter)
-        if self._db is not None:
-            self._db.close()
+        if committer.db is not None:
+            committer.db.close()
         self._busy_since = None
 
+    def _next(self) -> float:
+        """When there is something to do without anybody asking (monotonic, s)."""
+        committer = self._committer
+        return self._due if committer.db is not None else min(self._due, committer.retry_at)
+
     def _turn(self, closing: bool) -> None:
-        """One commit, and what may follow it."""
-        self._due = time.monotonic() + self._interval
+        """One commit of what is queued now: a record never goes to disk before an op that was
+        queued earlier.
+        """
+        self._due = time.monotonic() + self._committer.interval
         waiters = _drain(self._waiters)
-        self._take()
-        if self._db is None and (closing or time.monotonic() >= self._retry_at):
-            self._open()
-        if self._db is not None:
-            self._commit(self._db)
-        if self._db is None:
-            self._bound()
-        elif time.monotonic() >= self._tidy_at:
-            self._tidy(self._db)
+        with self._lock:
+            ops, self._ops = self._ops, {}
+            entries = _drain(self._queue)
+        self._committer.take(entries, ops)
+        self._committer.turn(now=closing)
         for waiter in waiters:
             self._post(_resolve, waiter)
-
-    def _take(self) -> None:
-        """One instant's queue: a record never goes to disk before an op that was queued earlier."""
-        work = self._work
-        with self._lock:
-            work.ops.update(self._ops)
-            self._ops = {}
-            entries = _drain(self._queue)
-        for entry in entries:
-            work.entries.append(entry)
-            work.bytes += _weight(entry[0])
-
-    def _open(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            current = self.names if self._ready.done() else None
-            self._db, found = open_database(
-                self._path, self._machine_id, current, broken=self._broken
-            )
-        except (sqlite3.Error, OSError) as e:
-            self._fail(e)
-            return
-        if not self._ready.done() and os.statvfs(self._path.parent).f_bsize < _BLOCK:
-            log.warning(
-                "disk.small_blocks",
-                file=str(self._path),
-                fix="A full disk with blocks below 4 kB can kill the agent: format it with 4 kB.",
-            )
-        self._broken = False
-        self.names = (found.lineage, found.epoch)
-        self._post(self._told.opened, found)
-
-    def _fail(self, error: sqlite3.Error | OSError) -> None:
-        """The disk refused: close, for what a failed fsync left there is unknown; try again."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-        self._work.again = True
-        self._broken = self._broken or is_broken(error)
-        wait = min(self._retry_s, 1.0) if self._broken else self._retry_s
-        self._retry_at = time.monotonic() + wait
-        self._due = min(self._due, self._retry_at)
-        self._post(self._told.refused, str(error))
-
-    def _commit(self, db: Database) -> None:
-        work = self._work
-        token, acks = self._told.acks()
-        if not (work.entries or work.ops or acks):
-            return
-        started, before = time.monotonic(), db.written
-        try:
-            with db.transaction() as conn:
-                owed = self._write(db, [stored for stored, _ in work.entries])
-                for op in (*work.ops.values(), *acks):
-                    op(conn)
-        except (sqlite3.Error, OSError) as e:
-            self._post(self._told.acks_failed, token)
-            self._fail(e)
-            return
-        self._work = _Work()
-        took, written = time.monotonic() - started, db.written - before
-        self._pace(written, time.monotonic() - self._paced_at)
-        self._paced_at = time.monotonic()
-        callbacks = [done for _, done in work.entries if done is not None]
-        self._post(self._told.committed, Commit(owed, callbacks, took, written))
-
-    def _write(self, db: Database, records: list[Stored]) -> list[Owed]:
-        batches = [s for s in records if not isinstance(s.record, AlarmEvent)]
-        if self._work.again:
-            seen: set[tuple[str, int]] = set()
-            for s in batches:
-                if (s.stream, s.epoch) not in seen:
-                    seen.add((s.stream, s.epoch))
-                    delete_from(db, s)
-        blocks = runs(batches)
-        alarms = [[s] for s in records if isinstance(s.record, AlarmEvent)]
-        return [
-            (run[0].stream, run[0].epoch, run[0].first, run[-1].last)
-            for insert, some in ((insert_block, blocks), (insert_alarm, alarms))
-            for run in some
-            if self._stored(insert, db, run)
-        ]
-
-    def _stored(
-        self, insert: Callable[[Database, list[Stored]], None], db: Database, run: list[Stored]
-    ) -> bool:
-        """Write one run; one that is no data at all must not keep the others from the disk."""
-        try:
-            insert(db, run)
-        except _NO_DATA:
-            log.exception("record.unstorable", stream=run[0].stream, first=run[0].first)
-            self._post(self._told.dropped, run)
-            return False
-        return True
-
-    def _pace(self, written: int, seconds: float) -> None:
-        """Commit less often, up to four times, while the bytes of a day would be too many."""
-        self._worn = self._worn * math.exp(-seconds / _WEAR_S) + written
-        projected = self._worn / _WEAR_S * 86400.0
-        budget = max(float(self._limits.wear_per_day), 1.0)
-        wanted = self._interval * min(max(projected / budget, 0.5), 2.0) ** 0.1
-        self._interval = min(max(wanted, self._limits.commit_s), self._limits.commit_s * _STRETCH)
-
-    def _bound(self) -> None:
-        """Drop the oldest records when too many wait for a disk that refuses."""
-        work = self._work
-        gone: list[Stored] = []
-        while work.bytes > QUEUE_BYTES and work.entries:
-            stored, _ = work.entries.popleft()
-            work.bytes -= _weight(stored)
-            gone.append(stored)
-        if gone:
-            self._post(self._told.dropped, gone)
-
-    def _tidy(self, db: Database) -> None:
-        """Look for what must go; the loop says who still waited for it, the next commit deletes."""
-        self._tidy_at = time.monotonic() + self._tidy_s
-        try:
-            free = shutil.disk_usage(self._path.parent).free
-            victims, reason = find_victims(db, self._limits, self._clock, free)
-        except (sqlite3.Error, OSError) as e:
-            self._fail(e)
-            return
-        if victims:
-            if len(victims) >= MANY:
-                self._tidy_at = time.monotonic() + min(1.0, self._tidy_s)
-            self._post(self._told.evict, victims, reason)
 
     def _post(self, tell: Callable[..., None], *facts: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
@@ -387,8 +207,3 @@ def _drain(queue: deque[T]) -> list[T]:
 def _resolve(waiter: Future[None]) -> None:
     if waiter.set_running_or_notify_cancel():
         waiter.set_result(None)
-
-
-def _weight(stored: Stored) -> int:
-    record = stored.record
-    return _RECORD_BYTES + (0 if isinstance(record, AlarmEvent) else record.v.nbytes)

@@ -143,7 +143,7 @@ async def test_a_damaged_block_is_quarantined(tmp_path):
     with sqlite3.connect(tmp_path / "journal.db") as db:
         (blob,) = db.execute("SELECT data FROM blocks WHERE first = 3").fetchone()
         bad = blob[:20] + bytes([blob[20] ^ 1]) + blob[21:]
-        db.execute("UPDATE blocks SET data = ? WHERE first = 3", (bad,))
+        db.execute("UPDATE head SET data = ? WHERE first = 3", (bad,))
     db.close()
     stats = Stats()
     async with store(tmp_path, stats) as s:
@@ -338,3 +338,57 @@ async def test_the_queue_is_bounded(tmp_path):
         last = await s.journal.read("n", 1)
         assert last is not None
         assert last.t[0] == T0 + 39
+
+
+@pytest.mark.root
+async def test_a_full_disk_is_made_room_on(tmp_path):
+    """Full to the last byte: files that everybody has are given up, so that the journal goes on
+    collecting and draining by itself, though nobody frees anything.
+    """
+    await asyncio.to_thread(
+        subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", tmp_path], check=True
+    )
+    try:
+        stats = Stats()
+        async with store(tmp_path, stats, retry_s=0.1) as s:
+            cloud = s.journal.outbox("cloud")
+            for i in range(8):
+                cloud.ack(s.journal.put(wide(i)))
+                await s.journal.flush()
+                await until(lambda n=i: sealed(tmp_path) > n)
+            s.journal.put(rows(0, 2))
+            await s.journal.flush()
+            _fill(tmp_path / "ballast")
+            i = 0
+            while s.journal.durable and i < 3000:
+                s.journal.put(noise(i))
+                i += 1
+                await s.journal.flush()
+            assert not s.journal.durable
+            await until(lambda: s.journal.durable, 5)
+            for _ in range(20):
+                s.journal.put(noise(i))
+                i += 1
+            await s.journal.flush()
+            assert s.journal.durable
+            assert cloud.depth() == i + 2
+            assert not stats.values.get("journal.dropped_rows")
+            assert (await cloud.owed(Lane.HISTORY, 600))[0].record.v[0, 0] == 0
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", tmp_path], check=True)
+
+
+def wide(i):
+    """600 rows that cannot be compressed: a block of 240 kB."""
+    v = np.random.default_rng(i).normal(size=(600, 50))
+    tags = TagSet(tuple(Tag(f"w/t{j}") for j in range(50)))
+    t = T0 + i * 600 + np.arange(600)
+    return Batch("w", tags, t, v, np.full(v.shape, 192, np.uint8))
+
+
+def sealed(folder):
+    """How many blocks are in files."""
+    with sqlite3.connect(f"file:{folder}/journal.db?mode=ro", uri=True) as db:
+        (n,) = db.execute("SELECT count(*) FROM sealed").fetchone()
+    db.close()
+    return n

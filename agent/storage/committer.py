@@ -1,0 +1,305 @@
+"""The committer: what one commit writes, and what follows it. All of it on the writer's thread."""
+
+import contextlib
+import math
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from agent.core.alarms import AlarmEvent
+from agent.core.ports import Clock, Stored
+from agent.storage.database import FILE, Database
+from agent.storage.opening import Found, is_broken, is_full, open_database
+from agent.storage.retention import MANY, DropFile, Limits, Op, Retention, Victims
+from agent.storage.rows import Owed, delete_from, insert_alarm, insert_block, runs
+from agent.storage.sealing import Head, seal_due
+
+log = structlog.get_logger()
+
+QUEUE_BYTES: Final = 64_000_000
+"""Bytes of records kept in memory while the disk refuses; the oldest go first."""
+
+RECORD_BYTES: Final = 500
+"""What a record weighs besides its arrays."""
+
+_BLOCK: Final = 4096
+_STRETCH: Final = 4.0
+_WEAR_S: Final = 1800.0
+"""Memory of the bytes written, s."""
+
+_ROOM: Final = 8_000_000
+"""Bytes that are freed when the disk is full."""
+
+_NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
+"""What a record of wrong types raises on its way into the file."""
+
+Entry = tuple[Stored, Callable[[], None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit made durable."""
+
+    owed: list[Owed]
+    callbacks: list[Callable[[], None]]
+    seconds: float
+    written: int
+
+
+class Told(Protocol):
+    """Who hears of what was done. Every method is called on the loop, but for the last two."""
+
+    def opened(self, found: Found) -> None: ...
+    def committed(self, commit: Commit) -> None: ...
+    def refused(self, error: str) -> None: ...
+    def dropped(self, entries: list[Stored]) -> None: ...
+    def evict(self, victims: Victims) -> None: ...
+    def lost(self, damaged: list[Owed]) -> None: ...
+    def acks_failed(self, token: object) -> None: ...
+
+    def acks(self) -> tuple[object, list[Op]]:
+        """Called on the writer's thread: what to write of the acknowledgements."""
+        ...
+
+    def delivered(self, rows: Owed) -> bool:
+        """Called on the writer's thread: does no sink wait for these rows."""
+        ...
+
+
+@dataclass(slots=True)
+class Work:
+    """What one commit has to write; kept until a commit succeeds."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    ops: dict[Hashable, Op] = field(default_factory=dict)
+    bytes: int = 0
+    again: bool = False
+
+
+class Committer:
+    """Owns the connection: opens it, commits, seals, tidies, and outlives a bad disk.
+
+    Attributes:
+        names: Lineage and epoch; random ones that were never used until the file was opened.
+        interval: Seconds from one commit to the next.
+        retry_at: When a disk that refused is tried again (monotonic, s).
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        limits: Limits,
+        clock: Clock,
+        machine_id: str,
+        told: Told,
+        post: Callable[..., None],
+        *,
+        retry_s: float,
+        tidy_s: float,
+    ) -> None:
+        self._path, self.limits, self._clock = data_dir / FILE, limits, clock
+        self._machine_id, self._told, self._post = machine_id, told, post
+        self._retry_s, self._tidy_s = retry_s, tidy_s
+        self.names = (secrets.token_hex(4), 2**40 + secrets.randbelow(2**40))
+        self.db: Database | None = None
+        self.work = Work()
+        self.interval = limits.commit_s
+        self.retry_at = 0.0
+        self._head: Head
+        self._retention = Retention(told.delivered)
+        self._once_open = self._broken = False
+        self._worn = 0.0
+        self._paced_at = time.monotonic()
+        self._tidy_at = self._paced_at + tidy_s
+        self._seal_at = self._paced_at
+
+    def take(self, entries: list[Entry], ops: dict[Hashable, Op]) -> None:
+        """More to commit."""
+        self.work.ops.update(ops)
+        for entry in entries:
+            self.work.entries.append(entry)
+            self.work.bytes += weight(entry[0])
+
+    def turn(self, *, now: bool) -> None:
+        """One commit, and what may follow it; *now*: do not wait to try the disk again."""
+        if self.db is None and (now or time.monotonic() >= self.retry_at):
+            self.open()
+        if self.db is not None:
+            self._commit(self.db)
+        if self.db is None:
+            self._bound()
+        elif time.monotonic() >= self._tidy_at:
+            self._tidy(self.db)
+
+    def seal(self) -> bool:
+        """Seal a part of what is due; False when nothing is."""
+        if self.db is None or time.monotonic() < self._seal_at:
+            return False
+        try:
+            damaged = seal_due(self.db, self._head, self.names[1], self._clock.wall_ns())
+        except sqlite3.Error as e:
+            self.fail(e)
+            return False
+        except OSError as e:  # the rows stay in the head, and are safe there
+            self._seal_at = time.monotonic() + self._retry_s
+            log.warning("blocks.not_sealed", code="E504", error=str(e), again_s=self._retry_s)
+            return False
+        if damaged:
+            self._post(self._told.lost, damaged)
+        return damaged is not None
+
+    def open(self) -> None:
+        """Open the file; a disk that refuses is tried again later."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.db, found = open_database(
+                self._path,
+                self._machine_id,
+                self.names if self._once_open else None,
+                broken=self._broken,
+                fresh=self._once_open,
+            )
+            self._head = Head(self.db)
+            small = os.statvfs(self._path.parent).f_bsize < _BLOCK
+        except (sqlite3.Error, OSError) as e:
+            self.fail(e)
+            return
+        if not self._once_open and small:
+            log.warning(
+                "disk.small_blocks",
+                file=str(self._path),
+                fix="A full disk with blocks below 4 kB can kill the agent: format it with 4 kB.",
+            )
+        self._broken = False
+        self.names = (found.lineage, found.epoch)
+        self._post(self._told.opened, found)
+
+    def started(self) -> None:
+        """Names are given out from now on: they stay, whatever becomes of the disk."""
+        self._once_open = True
+
+    def fail(self, error: sqlite3.Error | OSError) -> None:
+        """The disk refused: close, for what a failed fsync left there is unknown; try again."""
+        if self.db is not None:
+            if is_full(error):
+                self._make_room(self.db)
+            self.db.close()
+            self.db = None
+        self.work.again = True
+        self._broken = self._broken or is_broken(error)
+        wait = min(self._retry_s, 1.0) if self._broken else self._retry_s
+        self.retry_at = time.monotonic() + wait
+        self._post(self._told.refused, str(error))
+
+    def _make_room(self, db: Database) -> None:
+        """A full disk takes no commit, not even one that deletes; a file can be unlinked."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            db.conn.rollback()
+            victims = self._retention.room(db, _ROOM)
+            for number in victims.files:
+                db.files.unlink(number)
+            if victims.files:
+                self._post(self._told.evict, victims)
+
+    def _commit(self, db: Database) -> None:
+        work = self.work
+        token, acks = self._told.acks()
+        if not (work.entries or work.ops or acks):
+            return
+        started = time.monotonic()
+        try:
+            with db.transaction() as conn:
+                owed = self._write(db, [stored for stored, _ in work.entries])
+                for op in (*work.ops.values(), *acks):
+                    op(conn)
+            for op in work.ops.values():
+                if isinstance(op, DropFile):
+                    db.files.unlink(op.number)
+        except (sqlite3.Error, OSError) as e:
+            self._post(self._told.acks_failed, token)
+            self.fail(e)
+            return
+        self.work = Work()
+        self._head.add([rows for rows in owed if db.knows(rows[0])])
+        took, written = time.monotonic() - started, db.written()
+        self._pace(written, time.monotonic() - self._paced_at)
+        self._paced_at = time.monotonic()
+        callbacks = [done for _, done in work.entries if done is not None]
+        self._post(self._told.committed, Commit(owed, callbacks, took, written))
+
+    def _write(self, db: Database, records: list[Stored]) -> list[Owed]:
+        batches = [s for s in records if not isinstance(s.record, AlarmEvent)]
+        if self.work.again:
+            seen: set[tuple[str, int]] = set()
+            for s in batches:
+                if (s.stream, s.epoch) not in seen:
+                    seen.add((s.stream, s.epoch))
+                    delete_from(db, s)
+        blocks = runs(batches)
+        alarms = [[s] for s in records if isinstance(s.record, AlarmEvent)]
+        return [
+            (run[0].stream, run[0].epoch, run[0].first, run[-1].last)
+            for insert, some in ((insert_block, blocks), (insert_alarm, alarms))
+            for run in some
+            if self._stored(insert, db, run)
+        ]
+
+    def _stored(
+        self, insert: Callable[[Database, list[Stored]], None], db: Database, run: list[Stored]
+    ) -> bool:
+        """Write one run; one that is no data at all must not keep the others from the disk."""
+        try:
+            insert(db, run)
+        except _NO_DATA:
+            log.exception("record.unstorable", stream=run[0].stream, first=run[0].first)
+            self._post(self._told.dropped, run)
+            return False
+        return True
+
+    def _pace(self, written: int, seconds: float) -> None:
+        """Commit less often, up to four times, while the bytes of a day would be too many."""
+        self._worn = self._worn * math.exp(-seconds / _WEAR_S) + written
+        projected = self._worn / _WEAR_S * 86400.0
+        budget = max(float(self.limits.wear_per_day), 1.0)
+        wanted = self.interval * min(max(projected / budget, 0.5), 2.0) ** 0.1
+        self.interval = min(max(wanted, self.limits.commit_s), self.limits.commit_s * _STRETCH)
+
+    def _bound(self) -> None:
+        """Drop the oldest records when too many wait for a disk that refuses."""
+        work = self.work
+        gone: list[Stored] = []
+        while work.bytes > QUEUE_BYTES and work.entries:
+            stored, _ = work.entries.popleft()
+            work.bytes -= weight(stored)
+            gone.append(stored)
+        if gone:
+            self._post(self._told.dropped, gone)
+
+    def _tidy(self, db: Database) -> None:
+        """Look for what must go; the loop says who still waited for it, the next commit deletes."""
+        self._tidy_at = time.monotonic() + self._tidy_s
+        try:
+            free = shutil.disk_usage(self._path.parent).free
+            victims = self._retention.find(db, self.limits, self._clock, free)
+        except (sqlite3.Error, OSError) as e:
+            self.fail(e)
+            return
+        if victims.rows:
+            if len(victims.rows) >= MANY:
+                self._tidy_at = time.monotonic() + min(1.0, self._tidy_s)
+            self._post(self._told.evict, victims)
+
+
+def weight(stored: Stored) -> int:
+    """Bytes of memory that a record takes, about."""
+    record = stored.record
+    return RECORD_BYTES + (0 if isinstance(record, AlarmEvent) else record.v.nbytes)

@@ -1,0 +1,138 @@
+"""Opening the journal's file: what was in it, and what becomes of one that is broken."""
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from agent.storage.blocks import Extent, in_head
+from agent.storage.database import Database
+from agent.storage.salvage import reconcile
+from agent.storage.schema import NewerFileError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was in the file when it was opened.
+
+    Attributes:
+        replaced: The old file was unreadable and set aside: what it held is lost.
+        acked: (sink, stream, epoch) -> JSON list of intervals.
+        audit: Number and hash of the last row of the audit trail.
+    """
+
+    lineage: str
+    epoch: int
+    replaced: bool
+    extents: list[Extent] = field(default_factory=list)
+    alarms: list[tuple[int, int, int, int]] = field(default_factory=list)
+    sinks: list[str] = field(default_factory=list)
+    acked: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    state: dict[tuple[str, str], str] = field(default_factory=dict)
+    audit: tuple[int, str] = (0, "")
+
+
+def extents(conn: sqlite3.Connection) -> list[Extent]:
+    """Every run of rows that follow each other, of each (stream, epoch), oldest first."""
+    sealed = conn.execute(
+        "SELECT text, epoch, first, last, t0 FROM sealed JOIN names ON id = stream"
+    ).fetchall()
+    found: list[Extent] = []
+    for stream, epoch, first, last, t0 in sorted(sealed + in_head(conn)):
+        if found and found[-1][:2] == (stream, epoch) and first <= found[-1][3] + 1:
+            found[-1] = (*found[-1][:3], max(last, found[-1][3]), found[-1][4])
+        else:
+            found.append((stream, epoch, first, last, t0))
+    return found
+
+
+def look(db: Database, lineage: str, epoch: int, *, replaced: bool) -> Found:
+    """Everything that is kept in memory while the agent runs."""
+    conn = db.conn
+    last = conn.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
+    return Found(
+        lineage,
+        epoch,
+        replaced,
+        extents(conn),
+        conn.execute(
+            "SELECT epoch, min(seq), max(seq), min(t) FROM alarms GROUP BY epoch"
+        ).fetchall(),
+        [name for (name,) in conn.execute("SELECT name FROM sinks")],
+        {(s, st, e): r for s, st, e, r in conn.execute("SELECT * FROM acked")},
+        {(ns, key): text for ns, key, text in conn.execute("SELECT * FROM state")},
+        last or (0, ""),
+    )
+
+
+def is_broken(error: BaseException) -> bool:
+    """Is the file itself no good: opening it again will not help."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, NewerFileError) or (
+        code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    )
+
+
+def is_full(error: BaseException) -> bool:
+    """Is there no room on the disk."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_FULL
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the file, its log and its index to ``<name>.broken-<n>``; raises `OSError`."""
+    n = 1
+    while (aside := path.with_name(f"{path.name}.broken-{n}")).exists():
+        n += 1
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    log.error(
+        "journal.set_aside",
+        code="E501",
+        file=str(path),
+        kept_as=str(aside),
+        fix="What it still owed is not delivered. Keep the file for recovery, check the disk.",
+    )
+    return aside
+
+
+def open_database(
+    path: Path,
+    machine_id: str,
+    current: tuple[str, int] | None,
+    *,
+    broken: bool = False,
+    fresh: bool = False,
+) -> tuple[Database, Found]:
+    """Open or make the file; one that is *broken* is set aside and a fresh one is made.
+
+    *fresh*: what the last connection wrote to the block files is unknown; begin another one.
+    Raises `sqlite3.Error` or `OSError` when the disk refuses.
+    """
+    if not broken:
+        try:
+            return _open(path, machine_id, current, replaced=False, fresh=fresh)
+        except sqlite3.DatabaseError as e:
+            if not is_broken(e):
+                raise
+            log.exception("journal.broken", code="E501", file=str(path))
+    set_aside(path)
+    return _open(path, machine_id, current, replaced=True, fresh=True)
+
+
+def _open(
+    path: Path, machine_id: str, current: tuple[str, int] | None, *, replaced: bool, fresh: bool
+) -> tuple[Database, Found]:
+    db = Database(path, fresh=fresh)
+    try:
+        reconcile(db)
+        lineage, epoch = db.begin(machine_id, current)
+        return db, look(db, lineage, epoch, replaced=replaced)
+    except BaseException:
+        db.close()
+        raise

@@ -1,0 +1,60 @@
+"""The tables of the journal's file, and the way from each version to the next."""
+
+import sqlite3
+from typing import Final
+
+_FIRST: Final = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE names(id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE blocks(id INTEGER PRIMARY KEY, stream INTEGER, epoch INTEGER, first INTEGER,
+  last INTEGER, t0 INTEGER, t1 INTEGER, tags INTEGER, made INTEGER, data BLOB);
+CREATE UNIQUE INDEX by_row ON blocks(stream, epoch, last);
+CREATE TABLE alarms(epoch INTEGER, seq INTEGER, t INTEGER, made INTEGER, event TEXT,
+  PRIMARY KEY(epoch, seq)) WITHOUT ROWID;
+CREATE TABLE sinks(name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE acked(sink TEXT, stream TEXT, epoch INTEGER, ranges TEXT,
+  PRIMARY KEY(sink, stream, epoch)) WITHOUT ROWID;
+CREATE TABLE dead_letters(sink TEXT, stream TEXT, epoch INTEGER, first INTEGER, last INTEGER,
+  reason TEXT, at INTEGER, PRIMARY KEY(sink, stream, epoch, first)) WITHOUT ROWID;
+CREATE TABLE gaps(id INTEGER PRIMARY KEY, sink TEXT, stream TEXT, epoch INTEGER, first INTEGER,
+  last INTEGER, t0 INTEGER, t1 INTEGER, reason TEXT);
+CREATE TABLE quarantine(id INTEGER PRIMARY KEY, stream TEXT, epoch INTEGER, first INTEGER,
+  last INTEGER, data BLOB);
+CREATE TABLE state(ns TEXT, key TEXT, json TEXT, PRIMARY KEY(ns, key)) WITHOUT ROWID;
+CREATE TABLE audit(n INTEGER PRIMARY KEY, at_ns INTEGER, kind TEXT, actor TEXT, facts TEXT,
+  prev TEXT, hash TEXT);
+"""
+
+_SEALED: Final = """
+ALTER TABLE blocks RENAME TO head;
+CREATE TABLE files(number INTEGER PRIMARY KEY, day INTEGER, bytes INTEGER);
+CREATE TABLE sealed(stream INTEGER, epoch INTEGER, first INTEGER, last INTEGER, t0 INTEGER,
+  t1 INTEGER, tags INTEGER, made INTEGER, file INTEGER, at INTEGER, size INTEGER,
+  PRIMARY KEY(stream, epoch, last)) WITHOUT ROWID;
+CREATE INDEX sealed_by_file ON sealed(file);
+CREATE VIEW blocks AS
+  SELECT stream, epoch, first, last, t0, t1, tags, made, data, NULL AS file, NULL AS at,
+    NULL AS size FROM head
+  UNION ALL
+  SELECT stream, epoch, first, last, t0, t1, tags, made, NULL, file, at, size FROM sealed;
+"""
+
+MIGRATIONS: Final = (_FIRST, _SEALED)
+"""Script n makes version n + 1 out of version n. They are only ever added to."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+class NewerFileError(sqlite3.DatabaseError):
+    """The file was written by a newer version."""
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Bring the file to this version, all steps or none."""
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        msg = f"file is not a database of this agent, but of a newer one: version {version}"
+        raise NewerFileError(msg)
+    if version < VERSION:
+        steps = "".join(MIGRATIONS[version:])
+        conn.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={VERSION};COMMIT;")
