@@ -13,11 +13,12 @@ BENCHES = (
     Bench(("cpu_per_sample",), "CPU of the whole agent per delivered sample", 80, flow.cpu),
     Bench(("sustained",), "samples per second, agent pinned to one core", 75, flow.sustained),
     Bench(
-        ("scan_vs_libmodbus", "scan_vs_pymodbus"),
+        ("scan_vs_libmodbus", "scan_vs_pymodbus", "scan_pipelined"),
         "CPU of a Modbus scan per 125-register request",
         10,
         scan.scan,
     ),
+    Bench(("modbus_decode",), "decoding by columns over decoding tag by tag", 2, scan.decode),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
     Bench(
         ("alarms_quiet", "alarms_flood"),

@@ -35,12 +35,16 @@ class _Silence:
     """How often in a row a unit has not answered, and when to ask again.
 
     Attributes:
-        one_by_one: It lost one of several requests under way: since then it gets only one.
+        one_by_one: It lost or mixed up several requests under way: since then it gets only one.
+        mute: How often in a row several requests got no answer at all.
+        doubted: The last of them was not followed by an answer to a single one yet.
     """
 
     misses: int = 0
     ask_at_s: float = 0.0
     one_by_one: bool = False
+    mute: int = 0
+    doubted: bool = False
 
 
 class Endpoint:
@@ -125,10 +129,12 @@ class Endpoint:
             job.fail(Quality.BAD_NOT_CONNECTED)
             return
         silence = self._silent.setdefault(job.unit, _Silence())
-        await line.run(job, timeout_s, 1 if silence.one_by_one else window)
-        if window > 1 and not job.complete and not (job.quality == Quality.BAD_COMM).all():
+        if silence.one_by_one or silence.doubted:
+            window = 1
+        await line.run(job, timeout_s, window)
+        if self._overtaxed(silence, line, job, window):
             silence.one_by_one = True
-            log.warning("modbus.one_by_one", line=str(self._dial), unit=job.unit, window=window)
+            log.warning("modbus.one_by_one", line=str(self._dial), unit=job.unit)
         if line.flaw:
             self.error = f"unit {job.unit} {line.flaw}"
             self._missed(silence, line, timeout_s)
@@ -138,6 +144,19 @@ class Endpoint:
             self._missed(silence, line, timeout_s)
         else:
             silence.misses = 0
+
+    def _overtaxed(self, silence: _Silence, line: Line, job: Job, window: int) -> bool:
+        """Are several requests at once too much for a unit?
+
+        They are when it lost some of them or mixed them up; or when twice it gave nothing at all,
+        or hung up, though it answers a single one in between.
+        """
+        if window == 1:
+            silence.doubted &= not job.complete
+            return False
+        nothing = not line.flaw and bool((job.quality == Quality.BAD_COMM).all())
+        silence.mute, silence.doubted = (silence.mute + 1 if nothing else 0), nothing
+        return bool(line.flaw) or silence.mute > 1 or not (job.complete or nothing)
 
     def _missed(self, silence: _Silence, line: Line, timeout_s: float) -> None:
         """A unit gave no answer: spare it if others may, else doubt the connection."""

@@ -52,6 +52,7 @@ class Line(TransactionManager):
         self._rest = b""
         self._progress_s = self._timeout_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._sock: Any = None
 
     @property
     def alive(self) -> bool:
@@ -66,7 +67,7 @@ class Line(TransactionManager):
     def callback_connected(self) -> None:
         """pymodbus: the connection is made."""
         super().callback_connected()
-        sock = self.transport.get_extra_info("socket")
+        self._sock = sock = self.transport.get_extra_info("socket")
         if sock is not None:  # a serial port has none
             for level, option, value in _HALF_OPEN:
                 sock.setsockopt(level, option, value)
@@ -125,10 +126,12 @@ class Line(TransactionManager):
         else:
             self._done.set_result(None)
 
-    def _send(self, job: Job, count: int) -> None:
+    def _send(self, job: Job, count: int) -> bool:
+        """Send the next requests; were there any?"""
         requests, transport = job.requests(count), self._wire
         if requests and transport is not None:
             transport.write(requests)
+        return bool(requests)
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the device. Frames are kept apart even when nobody waits, so that
@@ -159,7 +162,10 @@ class Line(TransactionManager):
     def _progressed(self, job: Job, settled: int) -> None:
         self.sound, self._progress_s = True, self.loop.time()
         if not job.complete:
-            self._send(job, settled)
+            if not self._send(job, settled) and self._sock is not None:
+                # A device with Nagle's algorithm keeps the next answer back until this one is
+                # acknowledged, which Linux puts off for 40 ms unless it has something to send.
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         elif not self._done.done():
             self._done.set_result(None)
 

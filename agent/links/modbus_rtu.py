@@ -122,8 +122,8 @@ class RtuLine(Line):
             self.sound = True
             self._distrust("did not answer in time")
 
-    def _send(self, job: Job, count: int) -> None:
-        """One request, after the silence that separates frames."""
+    def _send(self, job: Job, count: int) -> bool:
+        """One request, after the silence that separates frames; was there one?"""
         del count
         mbap = job.requests(1)
         if mbap:
@@ -133,6 +133,7 @@ class RtuLine(Line):
                 self.loop.call_later(wait_s, self._write, self._open)
             else:
                 self._write(self._open)
+        return bool(mbap)
 
     def _write(self, request: "_Request") -> None:
         if request is not self._open or not self.alive:

@@ -31,16 +31,24 @@ def program(name: str) -> Path:
 
 
 @contextmanager
-def device() -> Iterator[int]:
-    """The Modbus device with 1,000 moving registers, unit 1, on 127.0.0.1; its port."""
-    with subprocess.Popen(
-        [str(program("modbus_server")), "0"], stdout=subprocess.PIPE, text=True
-    ) as process:
+def devices(count: int, steps: int = 1000) -> Iterator[list[int]]:
+    """*count* Modbus devices with 1,000 registers, unit 1, on 127.0.0.1: their ports.
+
+    One process serves them all. The first *steps* registers move at each scan.
+    """
+    command = [str(program("modbus_server")), str(count), str(steps)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            out = process.stdout
-            yield int(out.readline()) if out else 0
+            yield [int(next(process.stdout)) for _ in range(count)] if process.stdout else []
         finally:
             process.kill()
+
+
+@contextmanager
+def device() -> Iterator[int]:
+    """One of them; its port."""
+    with devices(1) as (port,):
+        yield port
 
 
 def client_us(port: int, count: int) -> float:

@@ -107,22 +107,6 @@ async def test_many_requests_under_way_bring_every_block_its_own_data(ctx):
         assert len(rows.good()) == len(rows)
 
 
-async def test_a_device_that_loses_requests_gets_one_at_a_time(ctx):
-    """pymodbus' own server answers only the first of several requests: after one lost answer
-    the unit is asked one by one, and every scan is whole.
-    """
-    image = RegisterImage()
-    image.holding[:] = np.arange(2000)
-    tags = {f"t{reg}": {"reg": reg} for reg in range(0, 2000, 200)}
-    async with ModbusServer({1: image}) as server:
-        source = modbus(server.url, tags, window=8, timeout="100ms", poll="20ms").build("d", ctx)
-        async with polling(source) as rows:
-            await until(lambda: len(rows.good()) >= 5, within_s=10)
-            seen = len(rows)
-            await until(lambda: len(rows) >= seen + 10, within_s=10)
-        assert all((b.q == Quality.GOOD).all() for b in rows[seen:])
-
-
 async def test_scans_keep_their_grid_and_never_stack(ctx):
     """A device slower than its period is polled at every second or third point of the grid."""
     async with FaultyServer("late", delay_s=0.025) as server:
