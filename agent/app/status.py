@@ -109,6 +109,7 @@ def _sink(daemon: "Daemon", name: str) -> dict[str, Any]:
         return facts | {"connected": False, "depth": 0, "oldest_age_s": 0.0, "window": 0}
     return facts | {
         "connected": uplink.connected,
+        "far_end": uplink.far_end,
         "depth": uplink.depth(),
         "oldest_age_s": uplink.oldest_age_s(),
         "window": uplink.window,

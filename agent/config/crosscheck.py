@@ -248,7 +248,9 @@ def _clients(settings: Settings) -> Iterator[Finding]:
             client = getattr(section, "client_id", None)
             if client is None:
                 continue
-            first = owner.setdefault((getattr(section, "connect", ""), client), name)
+            brokers = getattr(section, "brokers", ("",))
+            others = [owner.setdefault((broker, client), name) for broker in brokers]
+            first = next((o for o in others if o != name), name)
             if first != name:
                 yield (
                     "E227",

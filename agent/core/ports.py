@@ -131,6 +131,11 @@ class Sink(Protocol):
     window: int
     """How many records may be under way at once, as agreed with the far end."""
 
+    @property
+    def where(self) -> str:
+        """Who the far end is, in words."""
+        ...
+
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
 

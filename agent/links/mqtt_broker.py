@@ -4,9 +4,9 @@ import re
 import secrets
 import ssl
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Seconds, Secret, Section
@@ -18,11 +18,40 @@ _CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 
+def _brokers(value: object) -> object:
+    """One broker, or a list of them."""
+    listed = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for one in listed:
+        if not isinstance(one, str) or not _CONNECT.match(one):
+            raise PydanticCustomError(
+                "connect",
+                "`{value}` is no broker",
+                {
+                    "value": str(one),
+                    "code": "E310",
+                    "fix": 'Write "mqtt://HOST:1883", or "mqtts://HOST:8883" for TLS.',
+                },
+            )
+    if not listed or len(set(listed)) < len(listed):
+        told = "the list names a broker twice" if listed else "the list names no broker"
+        fix = "Write each broker once."
+        raise PydanticCustomError("connect", "{told}", {"told": told, "code": "E310", "fix": fix})
+    return value if isinstance(value, str) else listed
+
+
+Connect = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_brokers),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""Where a broker is, or where several are: the next one is asked when one does not answer."""
+
+
 class BrokerSection(Section):
     """Where a broker is, who we are to it, and how it proves who it is."""
 
-    connect: str
-    """`mqtt://HOST:1883`, or `mqtts://HOST:8883` for TLS."""
+    connect: Connect
+    """`mqtt://HOST:1883`, `mqtts://HOST:8883` for TLS; a sink may have a list of them."""
     user: str | None = None
     """User name."""
     password: Secret | None = None
@@ -38,29 +67,26 @@ class BrokerSection(Section):
     keepalive_s: Seconds = Field(30.0, alias="keepalive", ge=1)
     """A broker that is silent for one and a half times this is gone."""
 
-    @field_validator("connect")
-    @classmethod
-    def _is_broker(cls, value: str) -> str:
-        if not _CONNECT.match(value):
-            raise PydanticCustomError(
-                "connect",
-                "`{value}` is no broker",
-                {
-                    "value": value,
-                    "code": "E310",
-                    "fix": 'Write "mqtt://HOST:1883", or "mqtts://HOST:8883" for TLS.',
-                },
-            )
-        return value
+    @property
+    def brokers(self) -> tuple[str, ...]:
+        """Every broker of the file, in its order."""
+        return (self.connect,) if isinstance(self.connect, str) else self.connect
 
-    def peer(self, client_id: str, **more: Any) -> Peer:
-        """The broker with its secrets read; raises `ConfigError` when one cannot be.
+    def peers(self, client_id: str, **more: Any) -> list[Peer]:
+        """The brokers with their secrets read; raises `ConfigError` when one cannot be.
 
         *client_id* is for a file that gives none.
         """
-        found = _CONNECT.match(self.connect)
+        return [self._peer(url, client_id, **more) for url in self.brokers]
+
+    def peer(self, client_id: str, **more: Any) -> Peer:
+        """The first of them, for who has no other."""
+        return self._peer(self.brokers[0], client_id, **more)
+
+    def _peer(self, url: str, client_id: str, **more: Any) -> Peer:
+        found = _CONNECT.match(url)
         if found is None:
-            raise ValueError(self.connect)
+            raise ValueError(url)
         return Peer(
             host=found[2].strip("[]"),
             port=int(found[3] or _PORTS[found[1]]),
@@ -80,9 +106,12 @@ class BrokerSection(Section):
         """Connect as nobody in particular, and leave; raises `AgentError` when that fails."""
         from agent.links.mqtt import MqttLink  # noqa: PLC0415 - who only reads the file needs no paho
 
-        peer = self.anonymous(self.peer(f"{ctx.gateway}-doctor"))
-        async with MqttLink(peer, None, Lookup(peer.host), ctx.clock, v5=True) as link:
-            return f"{peer.where} takes us, {'MQTT 5' if link.v5 else 'MQTT 3.1.1'}"
+        found = []
+        for one in self.peers(f"{ctx.gateway}-doctor"):
+            peer = self.anonymous(one)
+            async with MqttLink(peer, None, Lookup(peer.host), ctx.clock, v5=True) as link:
+                found.append(f"{peer.where} takes us, {'MQTT 5' if link.v5 else 'MQTT 3.1.1'}")
+        return "; ".join(found)
 
     def _tls(self) -> ssl.SSLContext:
         try:

@@ -76,6 +76,11 @@ class Uplink:
         """Messages that may be under way, as agreed with the far end; 0 without a connection."""
         return self._sink.window if self.connected else 0
 
+    @property
+    def far_end(self) -> str:
+        """Whom it is connected to; empty without a connection."""
+        return self._sink.where if self.connected else ""
+
     def depth(self) -> int:
         """Rows that the sink has not acknowledged."""
         return self._outbox.depth()
@@ -137,8 +142,9 @@ class Uplink:
         """Connect and deliver until cancelled; `TransientError` when the connection ends."""
         error: BaseException | None = None
         async with self._connect() as self._sink:
-            log.info("uplink.connected", sink=self.name, window=self._sink.window)
-            self.connected = self._alarms_behind = self._draining = True
+            self.connected = True
+            log.info("uplink.connected", sink=self.name, to=self._sink.where, window=self.window)
+            self._alarms_behind = self._draining = True
             self._meter.connected()
             self._behind.set()
             self._news.set()

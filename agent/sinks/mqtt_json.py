@@ -17,8 +17,8 @@ from agent.core.requests import Request
 from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink, Refused, describe
 from agent.links.mqtt_broker import BrokerSection
+from agent.links.mqtt_dial import Dial
 from agent.links.mqtt_peer import Will
-from agent.links.names import Lookup
 from agent.sinks.mqtt_commands import CommandListener
 from agent.sinks.payload import PayloadSection
 from agent.sinks.shapes import Message
@@ -57,8 +57,7 @@ class MqttJsonSink:
         self._name, self._config, self._ctx = name, config, ctx
         self._shapes = config.shapes(ctx.root, ctx.texts)
         self._since_ns = ctx.clock.wall_ns()
-        self._v5 = True
-        self._lookup: Lookup | None = None
+        self._dial = Dial(ctx.clock)
         self._facts: Mapping[str, Any] = {}
         self._link: MqttLink
         self.offer: Callable[[Request], None] | None = None
@@ -68,18 +67,20 @@ class MqttJsonSink:
         """Messages that may be under way, as agreed with the broker."""
         return self._link.window
 
+    @property
+    def where(self) -> str:
+        """The broker that has taken us last."""
+        return f"broker {self._config.brokers[self._dial.at].partition('://')[2]}"
+
     async def __aenter__(self) -> Self:
         config = self._config
-        peer = config.peer(
+        peers = config.peers(
             f"{self._ctx.gateway}-{self._name}",
             window=config.window,
             ack_timeout_s=config.ack_timeout_s,
         )
-        self._lookup = self._lookup or Lookup(peer.host)
         will = Will(f"{self._ctx.root}/_status", json.status(False, self._since_ns, self._facts))
-        link = MqttLink(peer, will, self._lookup, self._ctx.clock, v5=self._v5)
-        self._link = await link.__aenter__()
-        self._v5 = link.v5
+        self._link = link = await self._dial.open(peers, will)
         if self.offer is not None:
             try:
                 await CommandListener(self._name, self._ctx, self.offer).listen(link)

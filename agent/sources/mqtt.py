@@ -119,7 +119,7 @@ class MqttConfig(BrokerSection):
             "plain": "the whole payload",
         }
         return {
-            "connect": self.connect,
+            "connect": self.brokers[0],
             "address": tag.topic or self.topic,
             "request": f"subscribed at QoS {self.qos}",
             "decoded": f"{self.format}, {place[self.format]}, {tag.as_}, "
@@ -154,7 +154,7 @@ class MqttSource:
         """How the connection is, for the status."""
         return {
             "connected": self._connected,
-            "endpoint": self._config.connect,
+            "endpoint": self._config.brokers[0],
             "topics": self._feed.filters(),
             "last_error": self._error or self._feed.error,
             "since_s": self._ctx.clock.mono_s() - self._since_s,

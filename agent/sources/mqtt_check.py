@@ -16,7 +16,11 @@ _KEY: Final = {"json": "path", "csv": "column", "sparkplug": "metric", "plain": 
 
 def refusals(config: "MqttConfig") -> list[Refusal]:
     """Why a device cannot be; empty when it can."""
-    return [*_tags(config), *_time(config), *_topics(config), *_format(config)]
+    more = [*_tags(config), *_time(config), *_topics(config), *_format(config)]
+    if len(config.brokers) > 1:
+        fix = "Keep one: a session waits at one broker. A list is for sinks."
+        more.append(Refusal("E310", "a device listens at one broker", fix, ("connect",)))
+    return more
 
 
 def _tags(config: "MqttConfig") -> Iterator[Refusal]:

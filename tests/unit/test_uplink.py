@@ -67,6 +67,8 @@ class FarEnd:
     async def publish_alarms(self, active):
         self.lists.append(list(active))
 
+    where = "the far end"
+
     def traffic(self):
         return self.carried
 
