@@ -5,7 +5,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import alarms, book, failover, flow, footprint, line, scan, sparkplug, store, worker
+from benchmarks import (
+    alarms,
+    book,
+    failover,
+    flow,
+    footprint,
+    latency,
+    line,
+    scan,
+    sparkplug,
+    store,
+    worker,
+)
 from benchmarks.figure import Bench, Figure
 from benchmarks.native import Missing
 
@@ -25,6 +37,9 @@ BENCHES = (
         "1,000 alarms over 1,000 tags at 10 Hz",
         15,
         alarms.alarms,
+    ),
+    Bench(
+        ("alarm_latency",), "from the answer on the wire to the subscriber", 180, latency.latency
     ),
     Bench(
         ("block_bytes_modbus", "block_bytes_skab", "block_encode"),
