@@ -65,21 +65,34 @@ class RegistryServer:
         self._server.server_close()
 
     def publish(
-        self, name: str, version: str, model: bytes, channel: str = "stable", **lies: Any
+        self,
+        name: str,
+        version: str,
+        model: bytes,
+        channel: str = "stable",
+        *,
+        manifest: bytes = b"",
+        **lies: Any,
     ) -> None:
         """Put a version on a channel; its release is one more than the highest so far.
 
-        *lies* replace facts of its entry in the index: ``size=10``, ``sha256="00…"``.
+        A *manifest* is published beside the file. *lies* replace facts of the version's entry in
+        the index: ``size=10``, ``sha256="00…"``.
         """
         published = self._models.setdefault(name, _Model())
         file = f"{name}-{version}.onnx"
         published.files[file] = model
-        facts = {
+        facts: dict[str, Any] = {
             "release": 1 + max((v["release"] for v in published.versions.values()), default=0),
             "file": file,
             "size": len(model),
             "sha256": hashlib.sha256(model).hexdigest(),
         }
+        if manifest:
+            note = f"{name}-{version}.manifest"
+            published.files[note] = manifest
+            digest = hashlib.sha256(manifest).hexdigest()
+            facts["manifest"] = {"file": note, "size": len(manifest), "sha256": digest}
         published.versions[version] = facts | lies
         published.channels[channel] = version
 

@@ -36,7 +36,9 @@ def document(data_dir: Path, url: str, **models: dict[str, Any]) -> dict[str, An
     tags = {name: {"reg": 2 * i, "as": "float32", "order": "ABCD"} for i, name in enumerate("abc")}
     device = {"type": "modbus", "connect": "tcp://127.0.0.1:9", "unit": 1, "poll": "1s"}
     kind = "directory" if url.startswith("dir:") else "http"
-    registry = {"type": kind, "url": url} | ({} if kind == "directory" else {"timeout": "300ms"})
+    registry = {"type": kind, "url": url, "unsigned": "accept"} | (
+        {} if kind == "directory" else {"timeout": "300ms"}
+    )
     return {
         "version": 1,
         "gateway": {"id": "g1"},
@@ -126,7 +128,7 @@ class Bench:
         settings = self.daemon.loaded.settings
         self.daemon.models.apply(old)
         self.daemon.pipeline.rewire(plan.wiring(settings), plan.streams(settings))
-        self.choices = {n: plan.choice(n, m) for n, m in settings.models.items()}
+        self.choices = {n: plan.choice(settings, n) for n in settings.models}
 
 
 @asynccontextmanager

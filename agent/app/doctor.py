@@ -15,7 +15,7 @@ from agent.app.certificates import certificates
 from agent.config.base import Context, Secret
 from agent.config.schema import Settings
 from agent.core.errors import AgentError
-from agent.core.ports import Registry
+from agent.core.registry import Registry
 from agent.core.stats import Stats
 from agent.links.certificates import days_left
 from agent.runtime.clock import SystemClock

@@ -13,11 +13,14 @@ from agent.app import plan
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
 from agent.core.errors import TransientError
+from agent.core.features import Preparation
 from agent.core.history import History
-from agent.core.ports import Artifact, Clock, LoadedModel, Registry
+from agent.core.ports import Clock, LoadedModel, StateStore
+from agent.core.registry import Artifact, Judged, Offer, Registry
 from agent.core.stats import Stats
 from agent.inference.host import WorkerHost
 from agent.registries.download import download
+from agent.registries.trust import Trust
 from agent.runtime.pipeline import Pipeline
 from agent.runtime.rollout import Rollout
 from agent.runtime.schedule import Schedule
@@ -26,6 +29,25 @@ from agent.runtime.service import Scene
 from agent.runtime.stored import stored_windows
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
+
+
+class _Judge:
+    """Port `Judge` by what the configuration trusts now."""
+
+    def __init__(self, settings: Callable[[], Settings], state: StateStore, clock: Clock) -> None:
+        self._settings, self._state, self._clock = settings, state, clock
+
+    def _trust(self) -> Trust:
+        section = self._settings().trust
+        if section is None:
+            return Trust(None, "", self._state, self._clock)
+        return Trust(Path(section.keyring), section.root, self._state, self._clock)
+
+    async def judge(self, offer: Offer, data: bytes, *, unsigned: bool) -> Judged:
+        return await self._trust().judge(offer, data, unsigned=unsigned)
+
+    def now_ns(self) -> int:
+        return self._trust().now_ns()
 
 
 class Models:
@@ -63,6 +85,7 @@ class Models:
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
             ),
+            _Judge(settings, store.state, clock),
             registries=self._registry,
             download=download,
             downloads=data_dir / "downloads",
@@ -97,7 +120,7 @@ class Models:
         """
 
         async def run() -> None:
-            choice = plan.choice(name, section)
+            choice = plan.choice(self._settings(), name)
             try:
                 await self.rollout.start(choice)
                 if section.registry is not None:
@@ -138,7 +161,9 @@ class Models:
         registry: Registry = section.build(name, self._context())
         return registry
 
-    async def _switch(self, model: str, artifact: Artifact, data: bytes) -> LoadedModel | None:
+    async def _switch(
+        self, model: str, artifact: Artifact, data: bytes, preparation: Preparation | None
+    ) -> LoadedModel | None:
         """Load beside the version in service, then swap between two windows."""
         async with self._switching:
             if model not in self._settings().models:
@@ -146,7 +171,8 @@ class Models:
             loaded = await self.host.load(artifact.digest, data)
             settings = self._settings()  # a reload may have come while it was loading
             if model in settings.models:
-                self.scoring.activate(artifact, loaded, plan.instances(settings, model))
+                plans = plan.instances(settings, model)
+                self.scoring.activate(artifact, loaded, plans, preparation)
             await self._unload_unused()
             return loaded if model in settings.models else None
 

@@ -9,8 +9,9 @@ from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
 from agent.config.schema import ModelSection, Settings
+from agent.config.windows import window
 from agent.core.tag import TagSet
-from agent.core.window import CountWindow, GridWindow, Window
+from agent.core.window import CountWindow, Window
 from agent.runtime.flood import FloodLimit
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Wiring
@@ -35,16 +36,6 @@ def streams(settings: Settings) -> dict[str, TagSet]:
     return crosscheck.streams(settings)
 
 
-def window(model: ModelSection) -> Window:
-    """The window of a model as the core knows it."""
-    w = model.window
-    if w.kind == "count":
-        reset = None if w.reset_after_s is None else _ns(w.reset_after_s)
-        return CountWindow(w.rows, reset)
-    period_s, max_age_s = w.period_s or 0.0, w.max_age_s or 0.0  # a grid has both: the schema
-    return GridWindow(w.rows, _ns(period_s), _ns(w.stride_s or period_s), _ns(max_age_s))
-
-
 def instances(settings: Settings, name: str) -> list[InstancePlan]:
     """The machines that the model *name* serves, their inputs found in the streams."""
     model = settings.models[name]
@@ -61,7 +52,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
             instance,
             name,
             tuple(bound.inputs),
-            window(model),
+            window(model.window),
             model.deadline_s,
             _parts(bound.inputs, found, of_tag),
             when,
@@ -83,9 +74,12 @@ def _parts(
     return tuple((stream, tuple(columns)) for stream, columns in parts)
 
 
-def choice(name: str, model: ModelSection) -> ModelChoice:
+def choice(settings: Settings, name: str) -> ModelChoice:
     """Where a model comes from and what it will be fed."""
-    inputs = len(next(iter(model.instances.values())).inputs) if model.instances else 0
+    model = settings.models[name]
+    units = {tag.name: tag.unit for tags in streams(settings).values() for tag in tags}
+    inputs = next(iter(model.instances.values())).inputs
+    unsigned = getattr(_registry(settings, model), "unsigned", "refuse")
     return ModelChoice(
         name=name,
         file=None if model.file is None else Path(model.file),
@@ -93,12 +87,16 @@ def choice(name: str, model: ModelSection) -> ModelChoice:
         channel=model.channel or "",
         fit=Fit(
             model.window.rows,
-            inputs,
+            len(inputs),
             "" if model.decide is None else model.decide.output,
             max(TRIAL_DEADLINE_S, model.deadline_s),
             tuple(model.allow_ops),
+            window(model.window),
+            tuple(units.get(tag, "") for tag in inputs),
         ),
         poll_s=model.poll_s,
+        unsigned=unsigned == "accept",
+        gateway=settings.gateway.id,
     )
 
 
@@ -109,7 +107,7 @@ def wiring(settings: Settings) -> Wiring:
         for one in instances(settings, name):
             fed = [stream for stream, _ in one.parts] + ([one.when[0]] if one.when else [])
             for stream in fed:
-                rings[stream] = max(rings.get(stream, 0), _ring_rows(window(model)))
+                rings[stream] = max(rings.get(stream, 0), _ring_rows(window(model.window)))
     return Wiring(
         rings,
         tuple(alarm_specs(settings)),

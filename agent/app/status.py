@@ -4,7 +4,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
-from agent.config.schema import ModelSection
+from agent.config.schema import ModelSection, Settings
 from agent.core.quality import word
 from agent.core.tag import Tag
 from agent.runtime.alarmlist import told
@@ -22,6 +22,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "version": __version__,
         "state": "degraded" if reasons else "running",
         "reasons": reasons,
+        "warnings": _warnings(daemon.loaded.settings),
         "gateway": settings.gateway.id,
         "uptime_s": daemon.clock.mono_s() - daemon.started_s,
         "config": {
@@ -48,6 +49,15 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "rows_per_s": daemon.stats.values.get("pipeline.rows_per_s", 0.0),
         },
     }
+
+
+def _warnings(settings: Settings) -> list[str]:
+    """What somebody has decided and should not forget."""
+    return [
+        f"registry {name} takes models that nobody trusted has signed (`unsigned: accept`)"
+        for name, section in settings.registries.items()
+        if getattr(section, "unsigned", "refuse") == "accept"
+    ]
 
 
 def _reasons(daemon: "Daemon") -> list[str]:

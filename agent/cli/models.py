@@ -1,14 +1,15 @@
-"""`edge-agent models`: which models serve, and the two things to do about them by hand."""
+"""`edge-agent models`: which models serve, what to do about them by hand, and how one is made."""
 
 import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from agent.cli import package
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
 
-HELP = "list models, pull a new version, or go back to the one before"
+HELP = "list models, pull a new version, go back; make, sign and check packages"
 _WITHIN_S = 600.0
 
 
@@ -25,10 +26,13 @@ def add(parser: ArgumentParser) -> None:
             action.add_argument("name", help="name of the model in the configuration")
         add_daemon(action)
         add_json(action)
+    package.add(actions)
 
 
 def run(args: Namespace) -> int:
     """Ask the agent, print its answer."""
+    if args.action in package.VERBS:
+        return package.run(args)
     path = find_socket(args)
     if args.action == "list":
         answer: Any = ask(path, "models.list")

@@ -29,6 +29,7 @@ def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -
     sections = [
         _head(status, paint),
         _reasons(status.get("reasons", []), paint),
+        *(paint(f"warning: {text}", _YELLOW) for text in status.get("warnings", [])),
         _alarms(status.get("alarms", []), status, paint),
         _devices(status.get("devices", {}), paint),
         _tags(status.get("tags", {}), tags, paint),

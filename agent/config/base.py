@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -130,6 +130,13 @@ class Section(BaseModel):
     """Base of every part of the file: unknown keys are errors, and equal files are equal."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class RegistrySection(Section):
+    """Base of every registry: whom it is believed."""
+
+    unsigned: Literal["refuse", "accept"] = "refuse"
+    """Whether versions are taken that nobody trusted has signed; `status` shows it."""
 
 
 @dataclass(frozen=True, slots=True)

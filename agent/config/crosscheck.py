@@ -118,6 +118,15 @@ def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 (*at, "registry"),
                 did_you_mean(model.registry, settings.registries) or "Add it under `registries:`.",
             )
+        registry = settings.registries.get(model.registry or "")
+        asks = registry is not None and getattr(registry, "unsigned", "refuse") == "refuse"
+        if asks and settings.trust is None:
+            yield (
+                "E233",
+                f"`{model.registry}` takes signed models only, but nobody is trusted to sign",
+                (*at, "registry"),
+                "Add `trust:` with `keyring` and `root`; or write `unsigned: accept` there.",
+            )
         for instance, bound in model.instances.items():
             if instance in owner:
                 yield (

@@ -164,6 +164,15 @@ class ModelSection(Section):
         return self
 
 
+class TrustSection(Section):
+    """Who may sign models."""
+
+    keyring: str
+    """The file with the keys that may sign, itself signed by the root key."""
+    root: str = Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")
+    """The public root key, as `edge-agent models keygen` prints it."""
+
+
 class JournalConfig(Section):
     """The journal: how often it commits, how much it keeps, how much it may write."""
 
@@ -294,6 +303,8 @@ class Settings(Section):
     """Where everything is published: name: sink."""
     registries: dict[Name, Section] = Field(default_factory=dict)
     """Where new versions of models come from: name: registry."""
+    trust: TrustSection | None = None
+    """Who may sign models; needed for registries that take signed ones only."""
     commands: CommandsSection | None = None
     """Requests over MQTT; off without this section."""
     writes: WritesSection | None = None

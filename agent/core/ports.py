@@ -1,9 +1,8 @@
 """Ports: what the core asks of the world. Adapters implement these; nothing here does I/O."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -166,72 +165,6 @@ class Sink(Protocol):
 
     async def lost(self) -> None:
         """Wait until the connection is gone, then raise `TransientError`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What a registry has on a channel now.
-
-    Attributes:
-        version: Human version; release: rising number within the name.
-        sha256: Of the model file, hex. size: bytes. url: where `Registry.fetch` finds it.
-        token: Opaque; handed back to the next ``resolve`` (ETag, mtime, digest).
-    """
-
-    name: str
-    version: str
-    release: int
-    sha256: str
-    size: int
-    url: str
-    token: str
-
-
-class Registry(Protocol):
-    """Resolves and fetches. Verifying, storing, swapping and rolling back are ours."""
-
-    async def resolve(self, name: str, channel: str, token: str | None) -> Offer | None:
-        """What is on *channel* now; None if *token* is still current.
-
-        Raises `TransientError` when it cannot be reached, `PermanentError` when its answer is
-        no answer (a lie, a wrong type, too large).
-        """
-        ...
-
-    def fetch(self, offer: Offer, offset: int) -> AsyncIterator[bytes]:
-        """The file's bytes from *offset* on."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A model version that is on this gateway, verified: what a result's `Origin` will name.
-
-    Attributes:
-        digest: SHA-256 of the file, hex.
-    """
-
-    name: str
-    version: str
-    release: int
-    digest: str
-    path: Path
-
-
-class ArtifactStore(Protocol):
-    """Verified model files on disk, by digest."""
-
-    def path(self, digest: str) -> Path | None:
-        """Where the file is; None if it is not here."""
-        ...
-
-    def add(self, download: Path, sha256: str, size: int) -> Path:
-        """Check size and SHA-256, then move in atomically; `PermanentError` if they differ."""
-        ...
-
-    def collect(self, keep: Collection[str]) -> list[str]:
-        """Delete every file whose digest is not in *keep*; the digests deleted."""
         ...
 
 

@@ -11,16 +11,16 @@ from typing import BinaryIO, Final, Literal
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Context, Section
+from agent.config.base import Context, RegistrySection
 from agent.core.errors import AgentError, PermanentError, TransientError
-from agent.core.ports import Offer
+from agent.core.registry import Offer
 from agent.registries.index import FILE, MAX_INDEX, check_name, parse
 
 _CHUNK: Final = 1 << 18
 _PREFIX: Final = "dir://"
 
 
-class DirectoryConfig(Section):
+class DirectoryConfig(RegistrySection):
     """A folder that holds ``NAME/index.json`` and the model files."""
 
     type: Literal["directory"]

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from agent.core.errors import PermanentError, TransientError
-from agent.core.ports import Offer, Registry
+from agent.core.registry import Offer, Registry
 from agent.registries.index import MAX_MODEL
 
 log = structlog.get_logger()

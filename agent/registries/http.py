@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Context, Seconds, Secret, Section
+from agent.config.base import Context, RegistrySection, Seconds, Secret
 from agent.core.errors import AgentError, ConfigError, PermanentError, TransientError
-from agent.core.ports import Offer
+from agent.core.registry import Offer
 from agent.registries.index import FILE, MAX_INDEX, check_name, parse
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _STRIDE_TIMEOUTS: Final = 6
 """64 KiB must arrive within this many timeouts: who drips bytes does not hold us for days."""
 
 
-class HttpConfig(Section):
+class HttpConfig(RegistrySection):
     """An HTTP server that holds ``NAME/index.json`` and the model files."""
 
     type: Literal["http"]

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from agent.codecs.envelope import MAX_ENVELOPE
 from agent.core.errors import PermanentError
-from agent.core.ports import Offer
+from agent.core.registry import Offer, Piece
 
 FILE: Final = "index.json"
 MAX_INDEX: Final = 1 << 20
@@ -132,7 +133,27 @@ def _offer(
             where,
             "E615",
         )
-    return Offer(name, version, release, sha256, size, locate(file), token)
+    piece = _manifest(version, entry.get("manifest"), where, locate)
+    return Offer(name, version, release, sha256, size, locate(file), token, piece)
+
+
+def _manifest(
+    version: str, entry: object, where: str, locate: Callable[[str], str]
+) -> Piece | None:
+    """Where the signed manifest of a version is; None when it has none."""
+    if entry is None:
+        return None
+    file = entry.get("file") if isinstance(entry, dict) else None
+    size = entry.get("size") if isinstance(entry, dict) else None
+    if not isinstance(file, str) or len(file) > 300 or not _RELATIVE.fullmatch(file):
+        _lie(f"version `{version}`: manifest {_short(file)} is no plain path", where, "E615")
+    if type(size) is not int or not 1 <= size <= MAX_ENVELOPE:
+        _lie(
+            f"version `{version}`: its manifest has {_short(size)}, not 1 to {MAX_ENVELOPE} bytes",
+            where,
+            "E614",
+        )
+    return Piece(locate(file), size)
 
 
 def _short(value: object) -> str:

@@ -6,13 +6,17 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from agent.codecs import envelope as dsse
+from agent.config.manifest import parse
 from agent.core.errors import PermanentError, TransientError
-from agent.core.ports import Artifact, ArtifactStore, Offer, Registry
+from agent.core.manifest import Manifest
+from agent.core.registry import Artifact, ArtifactStore, Judge, Offer, Registry
 
 log = structlog.get_logger()
 
@@ -22,11 +26,23 @@ MAX_MODEL: Final = 500_000_000
 Download = Callable[[Registry, Offer, Path], Awaitable[Path]]
 
 
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """The envelope of a manifest, what it says, and who signed it; empty when there is none."""
+
+    data: bytes = b""
+    manifest: Manifest | None = None
+    signer: str = ""
+
+
 class Intake:
     """The artifact store as the rollout uses it: no file is collected while it is under way."""
 
-    def __init__(self, artifacts: ArtifactStore, download: Download, downloads: Path) -> None:
-        self._artifacts, self._download, self._downloads = artifacts, download, downloads
+    def __init__(
+        self, artifacts: ArtifactStore, judge: Judge, download: Download, downloads: Path
+    ) -> None:
+        self._artifacts, self._judge = artifacts, judge
+        self._download, self._downloads = download, downloads
         self._under_way: Counter[str] = Counter()
         self._disk = asyncio.Lock()
 
@@ -46,7 +62,56 @@ class Intake:
             )
         return data
 
-    async def fetch(self, registry: Registry, offer: Offer) -> Artifact:
+    async def believed(self, registry: Registry, offer: Offer, *, unsigned: bool) -> Believed:
+        """The manifest of *offer*, if it may be believed; none where nobody needs one.
+
+        Raises `PermanentError` when it may not: nothing else of the offer is fetched then.
+        """
+        piece = offer.manifest
+        if piece is None:
+            if unsigned:
+                return Believed()
+            raise PermanentError(
+                f"version {offer.version} has no signed manifest",
+                where=f"model {offer.name}",
+                fix="Publish a signed package; or write `unsigned: accept` at the registry.",
+                code="E680",
+            )
+        wanted = replace(offer, url=piece.url, size=piece.size, sha256="", manifest=None)
+        data = bytearray()
+        async for chunk in registry.fetch(wanted, 0):
+            data += chunk
+            if len(data) > dsse.MAX_ENVELOPE:
+                break
+        judged = await self._judge.judge(offer, bytes(data), unsigned=unsigned)
+        return Believed(bytes(data), judged.manifest, judged.signer)
+
+    async def manifest(self, artifact: Artifact) -> Manifest | None:
+        """The manifest that came with *artifact*; None when none did.
+
+        It is not judged anew: what serves goes on when a key expires.
+        """
+        if not artifact.manifest:
+            return None
+        data = await asyncio.to_thread(self._artifacts.description, artifact.digest)
+        where = f"model {artifact.name}"
+        if _sha256(data) != artifact.manifest:
+            raise PermanentError(
+                f"the manifest of version {artifact.version} is missing or damaged on disk",
+                where=where,
+                fix="Check the disk of data_dir; `edge-agent models pull` brings it again.",
+                code="E648",
+            )
+        return parse(dsse.read(data, where, dsse.MANIFEST).payload, where)
+
+    async def describe(self, artifact: Artifact, believed: Believed) -> Artifact:
+        """*artifact* with its manifest beside it on disk."""
+        if not believed.data:
+            return artifact
+        await asyncio.to_thread(self._artifacts.describe, artifact.digest, believed.data)
+        return replace(artifact, manifest=_sha256(believed.data), signer=believed.signer)
+
+    async def fetch(self, registry: Registry, offer: Offer, believed: Believed) -> Artifact:
         """The offered version, verified and in the store; downloaded only if it is not there.
 
         Call it while `keeping` the digest.
@@ -58,7 +123,7 @@ class Intake:
             part = await self._download(registry, offer, self._folder(offer.name))
             await asyncio.to_thread(self._artifacts.add, part, offer.sha256, offer.size)
         path = self._artifacts.path(offer.sha256) or Path()
-        return Artifact(offer.name, offer.version, offer.release, offer.sha256, path)
+        return await self.describe(replace(artifact, path=path), believed)
 
     async def local(self, name: str, file: Path) -> Artifact:
         """The operator's file, copied into the store: later changes to it do no harm.

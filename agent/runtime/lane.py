@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.batch import Batch, Origin
+from agent.core.features import Preparation
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.core.window import Cut, Window
@@ -49,6 +50,7 @@ class Lane:
     Attributes:
         outputs: Names of the version's outputs, in the order of ``tags``.
         columns: Of each part of the plan, in its stream.
+        preparation: What happens to windows before the model; None when nothing does.
         held: Its version was taken out; the windows wait for what takes its place.
     """
 
@@ -57,6 +59,7 @@ class Lane:
     origin: Origin
     outputs: tuple[str, ...]
     columns: list[NDArray[np.intp]]
+    preparation: Preparation | None = None
     held: bool = False
     waiting: deque[Cut] = field(default_factory=deque)
     next_end_ns: int = 0

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import structlog
 
-from agent.core.ports import Artifact, ArtifactStore, StateStore
+from agent.core.ports import StateStore
+from agent.core.registry import Artifact, ArtifactStore
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ class Release:
         blocked: Digests that only an operator's pull brings back, oldest first.
         tries: Trials of the candidate that the agent did not survive.
         out: The version that the agent took out of service, until another one is taken.
+        highest: Greatest signed release that ever served: nothing older comes by itself.
     """
 
     active: Artifact | None = None
@@ -59,6 +61,7 @@ class Release:
     last_error: str = ""
     tries: int = 0
     out: str = ""
+    highest: int = 0
 
     def digests(self) -> set[str]:
         """Every version whose file must stay."""
@@ -76,7 +79,9 @@ class Release:
         if before is not None and before.digest in {artifact.digest, *self.blocked}:
             before = None
         blocked = tuple(d for d in self.blocked if d != artifact.digest)
-        return Release(artifact, before, None, blocked, Stage.ACTIVE)
+        signed = artifact.release if artifact.signer else 0
+        highest = max(self.highest, signed)
+        return Release(artifact, before, None, blocked, Stage.ACTIVE, highest=highest)
 
     def returned(self, stage: Stage) -> "Release":
         """With the version before in service again, and what served until now blocked."""
@@ -165,6 +170,7 @@ class Releases:
             str(value.get("last_error") or ""),
             tries if isinstance(tries, int) else 0,
             str(value.get("out") or ""),
+            highest if isinstance(highest := value.get("highest"), int) else 0,
         )
 
     def _artifact(self, name: str, value: object) -> Artifact | None:
@@ -176,7 +182,9 @@ class Releases:
             return None
         if not _DIGEST.fullmatch(digest):
             return None
-        return Artifact(name, str(version), release, digest, self._artifacts.path(digest) or Path())
+        path = self._artifacts.path(digest) or Path()
+        manifest, signer = (str(value.get(k) or "") for k in ("manifest", "signer"))
+        return Artifact(name, str(version), release, digest, path, manifest, signer)
 
 
 def _digests(values: Iterable[object]) -> list[str]:
@@ -193,6 +201,7 @@ def _write(release: Release) -> dict[str, Any]:
         "last_error": release.last_error,
         "tries": release.tries,
         "out": release.out,
+        "highest": release.highest,
     }
 
 
@@ -204,4 +213,6 @@ def facts(artifact: Artifact | None) -> dict[str, Any] | None:
         "version": artifact.version,
         "release": artifact.release,
         "digest": artifact.digest,
+        "manifest": artifact.manifest,
+        "signer": artifact.signer,
     }

@@ -8,17 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.errors import AgentError, PermanentError
-from agent.core.ports import (
-    Artifact,
-    ArtifactStore,
-    AuditTrail,
-    Clock,
-    Offer,
-    Registry,
-    StateStore,
-)
+from agent.core.ports import AuditTrail, Clock, StateStore
+from agent.core.registry import Artifact, ArtifactStore, Judge, Offer, Registry
 from agent.core.stats import Stats
-from agent.runtime.intake import Download, Intake
+from agent.runtime.intake import Believed, Download, Intake
+from agent.runtime.proof import meant
 from agent.runtime.releases import Releases
 from agent.runtime.service import MAX_CRASHES, Scene, Service
 from agent.runtime.verdicts import Verdicts
@@ -33,6 +27,7 @@ class Rollout:
         state: What is known about releases is kept here, under ``release``.
         audit: Every change of what serves, and every refusal.
         scene: Where versions are tried and serve.
+        judge: Says which manifests may be believed.
         registries: The registry of a name.
         download: ``(registry, offer, folder)`` -> complete file in *folder*, not yet verified.
         downloads: Where downloads may be kept between calls.
@@ -46,6 +41,7 @@ class Rollout:
         state: StateStore,
         audit: AuditTrail,
         scene: Scene,
+        judge: Judge,
         *,
         registries: Callable[[str], Registry],
         download: Download,
@@ -53,7 +49,7 @@ class Rollout:
         clock: Clock,
         stats: Stats,
     ) -> None:
-        self._intake = Intake(artifacts, download, downloads)
+        self._intake, self._judge = Intake(artifacts, judge, download, downloads), judge
         self._releases = Releases(state, artifacts)
         self._verdicts = Verdicts(self._releases, audit, stats)
         self._service = Service(scene, self._intake, self._releases, self._verdicts, stats)
@@ -144,8 +140,10 @@ class Rollout:
     def trouble(self, name: str) -> str:
         """What keeps a version of *name* from serving that nobody decided; empty if nothing."""
         one = self._models.get(name)
-        decided = one is None or one.code in {"E645", "E646"}
-        return "" if one is None or decided else one.error
+        if one is None:
+            return ""
+        decided = one.code in {"E645", "E646", "E687", "E690"}
+        return ("" if decided else one.error) or one.stale(self._judge.now_ns())
 
     def forget(self, name: str) -> None:
         """The model is no longer configured. Its versions stay, for when it comes back."""
@@ -215,12 +213,15 @@ class Rollout:
         current = offer.sha256 == one.serving
         decided = None if current or pulled else one.why_not(self._releases.get(one.name), offer)
         one.standing = decided
+        if current:
+            await self._renew(one, choice, registry, offer)
         if current or decided is not None:
             one.token = offer.token or None
             return False
         try:
+            believed = await self._believed(choice, registry, offer)
             async with self._intake.keeping(offer.sha256):
-                artifact = await self._fetch(one, registry, offer)
+                artifact = await self._fetch(one, registry, offer, believed)
                 await self._service.take(one, choice, artifact, pulled=pulled)
         except PermanentError:
             one.standing = one.refused.get(offer.sha256)
@@ -229,10 +230,36 @@ class Rollout:
         one.token = offer.token or None
         return True
 
-    async def _fetch(self, one: Watched, registry: Registry, offer: Offer) -> Artifact:
+    async def _believed(self, choice: ModelChoice, registry: Registry, offer: Offer) -> Believed:
+        """The manifest of an offer that may be believed and is meant for this gateway."""
+        found = await self._intake.believed(registry, offer, unsigned=choice.unsigned)
+        if found.manifest is not None:
+            meant(found.manifest, choice.gateway)
+        return found
+
+    async def _renew(
+        self, one: Watched, choice: ModelChoice, registry: Registry, offer: Offer
+    ) -> None:
+        """What serves may have been signed anew, with a later end."""
+        if offer.manifest is None and choice.unsigned:
+            return
+        found = await self._intake.believed(registry, offer, unsigned=choice.unsigned)
+        async with one.change:
+            active = self._releases.get(one.name).active
+            if found.manifest is None or active is None or active.digest != offer.sha256:
+                return
+            if found.manifest.created_ns < (one.manifest or found.manifest).created_ns:
+                return
+            renewed = await self._intake.describe(active, found)
+            await self._releases.mark(one.name, active=renewed)
+            one.manifest = found.manifest
+
+    async def _fetch(
+        self, one: Watched, registry: Registry, offer: Offer, believed: Believed
+    ) -> Artifact:
         """Bring the file here; one that is never what its index says is not asked for again."""
         try:
-            return await self._intake.fetch(registry, offer)
+            return await self._intake.fetch(registry, offer, believed)
         except PermanentError as e:
             one.not_as_promised(offer, e)
             raise

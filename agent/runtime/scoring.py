@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from agent.core.batch import Batch, Origin
 from agent.core.errors import PermanentError
+from agent.core.features import Preparation
 from agent.core.history import History
-from agent.core.ports import Artifact, Clock, Emit, LoadedModel, ModelHost, WorkerLost
+from agent.core.ports import Clock, Emit, LoadedModel, ModelHost, WorkerLost
 from agent.core.quality import Quality
+from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import (
@@ -68,7 +70,11 @@ class Scoring:
         self._idle.set()
 
     def activate(
-        self, artifact: Artifact, loaded: LoadedModel, plans: Sequence[InstancePlan]
+        self,
+        artifact: Artifact,
+        loaded: LoadedModel,
+        plans: Sequence[InstancePlan],
+        preparation: Preparation | None = None,
     ) -> None:
         """Put a loaded version into service: windows cut so far are scored by it too."""
         names = columns(loaded.outputs)
@@ -79,7 +85,7 @@ class Scoring:
             old = self.lanes.get(plan.instance)
             tags = TagSet(tuple(Tag(f"{plan.stream}/{o}") for o in names))
             parts = [np.array(c, np.intp) for _, c in plan.parts]
-            lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts)
+            lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts, preparation)
             if old is not None and old.plan.same_windows(plan):
                 lane.waiting, lane.next_end_ns, lane.runs = old.waiting, old.next_end_ns, old.runs
             self.lanes[plan.instance] = lane
@@ -248,7 +254,8 @@ class Scoring:
     async def _scored(self, lane: Lane, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """The outputs of the version of *lane* for windows *x* as columns, float64 (n, m)."""
         model, digest, started_s = lane.plan.model, lane.origin.digest, self._clock.mono_s()
-        rows = await self._host.predict(digest, x, lane.plan.deadline_s)
+        given = x if lane.preparation is None else lane.preparation(x)
+        rows = await self._host.predict(digest, given, lane.plan.deadline_s)
         took_s = self._clock.mono_s() - started_s
         if lane is self.lanes.get(lane.plan.instance):  # not the version before
             self._pace_s[model] = took_s / len(x)

@@ -11,7 +11,9 @@ import structlog
 from numpy.typing import NDArray
 
 from agent.core.errors import AgentError, PermanentError, TransientError
-from agent.core.ports import Artifact, LoadedModel, ModelHost
+from agent.core.features import Preparation
+from agent.core.ports import LoadedModel, ModelHost
+from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.runtime.intake import Intake
 from agent.runtime.releases import Releases, Stage
@@ -40,7 +42,7 @@ class Scene:
 
     trial: Callable[[], AbstractAsyncContextManager[ModelHost]]
     windows: Callable[[str], Awaitable[NDArray[np.float32] | None]]
-    switch: Callable[[str, Artifact, bytes], Awaitable[LoadedModel | None]]
+    switch: Callable[[str, Artifact, bytes, Preparation | None], Awaitable[LoadedModel | None]]
     withdraw: Callable[[str], None]
     pardon: Callable[[str], None]
 
@@ -86,8 +88,9 @@ class Service:
             windows = await self._scene.windows(choice.name)
             if windows is not None and windows.shape[1:] != (choice.fit.rows, choice.fit.inputs):
                 raise _overtaken(choice.name)
+            manifest = await self._intake.manifest(artifact)
             async with self._scene.trial() as host:
-                await try_out(host, artifact.digest, data, choice.fit, windows)
+                await try_out(host, artifact.digest, data, choice.fit, windows, manifest)
 
     async def _switch_to(
         self,
@@ -110,8 +113,11 @@ class Service:
         """Switch to *artifact*; None when the model is no longer configured."""
         if data is None:
             data = await self._intake.verified(artifact)
-        loaded = await self._scene.switch(one.name, artifact, data)
+        manifest = await self._intake.manifest(artifact)
+        preparation = None if manifest is None else manifest.preparation
+        loaded = await self._scene.switch(one.name, artifact, data, preparation)
         if loaded is not None:
+            one.manifest = manifest
             one.serving = artifact.digest
             self._stats.set(f"model/{one.name}.release", artifact.release)
             log.info("rollout.switched", model=one.name, version=artifact.version,
@@ -150,7 +156,7 @@ class Service:
     def _check_fit(self, one: Watched, loaded: LoadedModel) -> None:
         """A version that no longer fits the configuration stays known but does not serve."""
         try:
-            check_fit(loaded, one.choice.fit)
+            check_fit(loaded, one.choice.fit.prepared(one.manifest))
         except PermanentError as e:
             self.leave_out(one)
             one.standing = one.refused[loaded.digest] = e

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from agent.codecs.onnx import scan
 from agent.core.errors import PermanentError
+from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
+from agent.core.window import Window
 from agent.runtime.outputs import columns
+from agent.runtime.proof import check_inputs, check_needs, prove
 
 LOAD_DEADLINE_S: Final = 60.0
 
@@ -25,6 +28,8 @@ class Fit:
         output: The output that the configuration decides on; empty when it does not.
         deadline_s: For one call.
         allow_ops: Operators that it may use beyond the usual ones.
+        window: What is cut; None when it does not matter.
+        units: Of the inputs, as far as they are known.
     """
 
     rows: int
@@ -32,12 +37,26 @@ class Fit:
     output: str = ""
     deadline_s: float = 10.0
     allow_ops: tuple[str, ...] = ()
+    window: Window | None = None
+    units: tuple[str, ...] = ()
+
+    def prepared(self, manifest: Manifest | None) -> "Fit":
+        """What the model itself is given: features are fewer and flat."""
+        if manifest is None or manifest.preparation is None:
+            return self
+        rows, inputs = manifest.preparation.columns(self.rows, self.inputs)
+        return replace(self, rows=rows, inputs=inputs)
 
 
 async def try_out(
-    host: ModelHost, digest: str, model: bytes, fit: Fit, windows: NDArray[np.float32] | None
+    host: ModelHost,
+    digest: str,
+    model: bytes,
+    fit: Fit,
+    windows: NDArray[np.float32] | None,
+    manifest: Manifest | None = None,
 ) -> LoadedModel:
-    """Look into the file, then load and run the candidate once, in the worker of *host*.
+    """Look into the file, then load, prove and run the candidate, in the worker of *host*.
 
     Args:
         host: A worker of its own, not the one that serves.
@@ -45,16 +64,25 @@ async def try_out(
         model: The file.
         fit: What it must fit into.
         windows: Stored windows (b, w, k); None when there is no history yet.
+        manifest: Its promises; None when it makes none.
 
     Raises:
         PermanentError: The candidate must not serve.
         TransientError: The trial itself failed.
     """
     where = f"model {digest[:12]}"
-    await asyncio.to_thread(scan, model, fit.allow_ops, where)
+    allow = fit.allow_ops
+    if manifest is not None:
+        check_needs(manifest)
+        check_inputs(manifest, fit.window, fit.inputs, fit.units)
+        allow += manifest.requires.operators
+    await asyncio.to_thread(scan, model, allow, where)
     loaded = await host.load(digest, model, LOAD_DEADLINE_S)
-    check_fit(loaded, fit)
+    check_fit(loaded, fit.prepared(manifest))
     x = made_up(fit.rows, fit.inputs) if windows is None or not len(windows) else windows
+    if manifest is not None:
+        await prove(manifest, lambda given: host.predict(digest, given, fit.deadline_s))
+        x = x if manifest.preparation is None else manifest.preparation(x)
     try:
         outputs = await host.predict(digest, x, fit.deadline_s)
     except WorkerLost:  # perhaps not the model's fault: one more time

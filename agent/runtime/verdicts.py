@@ -3,7 +3,8 @@
 import structlog
 
 from agent.core.errors import AgentError, TransientError
-from agent.core.ports import Artifact, AuditTrail
+from agent.core.ports import AuditTrail
+from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.runtime.releases import Releases, facts
 from agent.runtime.versions import Watched

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.errors import PermanentError
-from agent.core.ports import Offer
+from agent.core.manifest import Manifest
+from agent.core.registry import Offer
 from agent.runtime.releases import Release
 from agent.runtime.trial import Fit
 
@@ -27,6 +28,8 @@ class ModelChoice:
         registry, channel: Empty for a local file.
         fit: The windows and the decision that a version must fit.
         poll_s: Time between two looks at the registry.
+        unsigned: Are versions taken that nobody trusted has signed.
+        gateway: Who asks, for versions that are not meant for all.
     """
 
     name: str
@@ -35,6 +38,8 @@ class ModelChoice:
     channel: str
     fit: Fit
     poll_s: float
+    unsigned: bool = False
+    gateway: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +54,7 @@ class Watched:
         refused: Digest -> why. Until a pull or a restart of the unit only: with another
             configuration the version may fit.
         fetches: Digest -> times that its file was not what the index says.
+        manifest: Of the version in service; None when it has none.
         gone: It is no longer configured: nothing of it may be taken into service.
         polling: Held from the look at the registry to the end of the trial.
         change: Held around a switch and what is written about it.
@@ -63,6 +69,7 @@ class Watched:
     last_check_ns: int = 0
     refused: dict[str, PermanentError] = field(default_factory=dict)
     fetches: dict[str, int] = field(default_factory=dict)
+    manifest: Manifest | None = None
     gone: bool = False
     polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     change: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -93,6 +100,14 @@ class Watched:
     def why_not(self, release: Release, offer: Offer) -> PermanentError | None:
         """Why an offer is not even fetched; None when it is."""
         active = release.active
+        if offer.release < release.highest and (active is None or offer.sha256 != active.digest):
+            return PermanentError(
+                f"the channel offers release {offer.release}, but the signed release "
+                f"{release.highest} has served here",
+                where=f"model {self.name}",
+                fix=f"Publish a newer one; `edge-agent models pull {self.name}` takes it anyway.",
+                code="E687",
+            )
         if active is None or offer.sha256 == active.digest or offer.release > active.release:
             return self.decided(release, offer.sha256, offer.version)
         return PermanentError(
@@ -109,16 +124,26 @@ class Watched:
         if self.fetches[offer.sha256] >= MAX_FETCHES:
             self.refused[offer.sha256] = error
 
+    def stale(self, now_ns: int) -> str:
+        """Since when nobody has signed anew what serves; empty while it is fresh."""
+        expires_ns = None if self.manifest is None else self.manifest.expires_ns
+        if expires_ns is None or now_ns < expires_ns:
+            return ""
+        return f"[E686] its manifest expired on {_day(expires_ns)} and nobody has signed it anew"
+
     def entry(self, release: Release) -> Entry:
         """What people and `status` are told."""
         active, previous = release.active, release.previous
         checked = datetime.fromtimestamp(self.last_check_ns // 10**9, UTC)
+        expires_ns = None if self.manifest is None else self.manifest.expires_ns
         return {
             "name": self.name,
             "version": None if active is None else active.version,
             "release": None if active is None else active.release,
             "digest": None if active is None else active.digest,
             "serving": bool(self.serving),
+            "signed_by": None if active is None else active.signer or None,
+            "expires": None if expires_ns is None else _day(expires_ns),
             "previous": None if previous is None else previous.version,
             "channel": self.choice.channel or "file",
             "stage": str(release.stage),
@@ -126,3 +151,7 @@ class Watched:
             "last_check": f"{checked:%Y-%m-%dT%H:%M:%SZ}" if self.last_check_ns else None,
             "last_error": release.last_error,
         }
+
+
+def _day(ns: int) -> str:
+    return f"{datetime.fromtimestamp(ns // 10**9, UTC):%Y-%m-%d}"

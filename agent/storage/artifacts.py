@@ -49,6 +49,32 @@ class FileArtifacts:
             ) from e
         return target
 
+    def describe(self, digest: str, envelope: bytes) -> None:
+        """Keep the manifest of the model file *digest* beside it, in place of an older one."""
+        target = self._at(digest).with_suffix(".manifest")
+        new = target.with_suffix(".new")
+        try:
+            with new.open("wb") as file:
+                file.write(envelope)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(target)
+            _sync(self._folder)
+        except OSError as e:
+            raise TransientError(
+                f"the manifest cannot be stored ({e.strerror})",
+                where=str(target),
+                fix="Check the disk of data_dir.",
+                code="E633",
+            ) from e
+
+    def description(self, digest: str) -> bytes:
+        """The manifest of the model file *digest*; empty when there is none."""
+        try:
+            return self._at(digest).with_suffix(".manifest").read_bytes()
+        except OSError:
+            return b""
+
     def collect(self, keep: Collection[str]) -> list[str]:
         """Delete every file whose digest is not in *keep*; the digests deleted."""
         gone = []
@@ -56,6 +82,7 @@ class FileArtifacts:
             if path.stem not in keep:
                 try:
                     path.unlink(missing_ok=True)
+                    path.with_suffix(".manifest").unlink(missing_ok=True)
                 except OSError:
                     continue
                 gone.append(path.stem)

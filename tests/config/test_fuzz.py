@@ -77,9 +77,9 @@ def runs(settings):
     wiring = plan.wiring(settings)
     for alarm in wiring.alarms:
         AlarmTable("x", TagSet((Tag(alarm.tag),)), [alarm])
-    for name, model in settings.models.items():
+    for name in settings.models:
         plan.instances(settings, name)
-        plan.choice(name, model)
+        plan.choice(settings, name)
     assert "agent" in wiring.made
 
 

@@ -82,7 +82,14 @@ async def plant(
                 devices={"d": device(server.url)},
                 sinks={"plant": sink(broker.url)},
                 models={"good": model("good", file=str(good)), **others},
-                registries={"main": {"type": "http", "url": registry.url, "timeout": "500ms"}},
+                registries={
+                    "main": {
+                        "type": "http",
+                        "url": registry.url,
+                        "timeout": "500ms",
+                        "unsigned": "accept",
+                    }
+                },
             )
             async with AgentProcess(config) as agent:
                 one = Plant(image, registry, agent, far, folder)

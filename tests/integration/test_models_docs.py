@@ -1,23 +1,31 @@
 """docs/models.md: its commands publish, its configuration loads, its tables are complete."""
 
+import json
+import os
 import re
 import subprocess
+import sys
 from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
+from agent.codecs import envelope as dsse
 from agent.config.load import loads
+from agent.config.manifest import schema
 from agent.plugins import installed
 from agent.runtime.releases import Stage
 from simulators import models
 from tests.models_bench import MODEL, bench, document
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "manifest.schema.json").read_text(encoding="utf-8"))
 TEXT = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
@@ -88,3 +96,44 @@ def test_every_code_about_models_is_listed():
     }
     listed = set(re.findall(r"\bE6\d\d\b", (ROOT / "docs" / "operations.md").read_text("utf-8")))
     assert used == listed
+
+
+def test_a_package_is_made_by_the_book(tmp_path, monkeypatch):
+    """The commands of the page, as they stand, on a model and healthy rows; the schema holds."""
+    rows = np.random.default_rng(3).normal([30.0, 4.0], [1.0, 0.2], (400, 2))
+    (tmp_path / "bearing.onnx").write_bytes(models.t2q_model(rows))
+    lines = ["time,flow,Motor current"]
+    lines += [f"{i},{a:.4f},{b:.4f}" for i, (a, b) in enumerate(rows)]
+    (tmp_path / "healthy.csv").write_text("\n".join(lines))
+    (tmp_path / "bearing.yaml").write_text(_blocks("yaml")[1])
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for script in _blocks("sh"):
+        done = subprocess.run(
+            ["bash", "-euc", script], cwd=tmp_path, env=os.environ | {"PATH": path},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "signer.key").stat().st_mode & 0o077 == 0
+    envelope = dsse.read((tmp_path / "out" / "bearing-1.2.0.manifest").read_bytes(), "",
+                         dsse.MANIFEST)  # fmt: skip
+    manifest = json.loads(envelope.payload)
+    Draft202012Validator(SCHEMA).validate(manifest)
+    assert sorted(manifest["reference"]["columns"]) == ["current", "flow", "output/score"]
+    assert len(manifest["golden"]) == 3
+    ring = json.loads((tmp_path / "keyring.json").read_text())
+    assert ring["payloadType"] == dsse.KEYRING
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    exec(_blocks("python")[0], seen)  # noqa: S102 - the page's own lines
+    assert (seen["x"].shape, seen["features"].shape) == ((396, 5, 2), (396, 1, 3))
+
+
+def test_the_trust_of_the_page_is_accepted():
+    """The section can be copied."""
+    whole = {"version": 1, "gateway": {"id": "g1"}}
+    assert loads(yaml.safe_dump(whole) + _blocks("yaml")[2], "c.yaml", installed()).trust
+
+
+def test_the_schema_of_manifests_is_what_the_code_says():
+    """docs/manifest.schema.json: `edge-agent config manifest` writes it."""
+    assert schema() == SCHEMA

@@ -318,8 +318,8 @@ async def test_a_crash_between_the_switches_boots_the_version_before(registry, d
         registry.publish("m", "2", V2)
         activate = b.daemon.scoring.activate
 
-        def crash_here(artifact, loaded, plans):
-            activate(artifact, loaded, plans)
+        def crash_here(*given):
+            activate(*given)
             shutil.copytree(tmp_path / "data", crashed)
 
         b.daemon.scoring.activate = crash_here

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.errors import PermanentError
-from agent.core.ports import Offer
+from agent.core.registry import Offer
 from agent.registries.index import MAX_INDEX, check_name, parse
 
 GOOD = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.ports import Artifact
+from agent.core.registry import Artifact
 from agent.runtime.releases import MAX_BLOCKED, NAMESPACE, Release, Releases, Stage
 
 

@@ -11,8 +11,9 @@ import pytest
 from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.history import History
-from agent.core.ports import Artifact, LoadedModel, WorkerLost
+from agent.core.ports import LoadedModel, WorkerLost
 from agent.core.quality import Quality
+from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow

@@ -1,0 +1,225 @@
+"""Making a package: from an ONNX file, a few lines of YAML and healthy rows to a manifest.
+
+Windows, features, decision and proof run through the code of the gateway, the model in its
+sandboxed worker: what the package shows is what a gateway will do.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.codecs.onnx import scan
+from agent.config import manifest as files
+from agent.config.manifest import ManifestFile, PackSpec, preparation
+from agent.config.windows import window
+from agent.core.errors import PermanentError
+from agent.core.manifest import Manifest
+from agent.core.ports import LoadedModel
+from agent.core.recording import Recording, cuts, flags
+from agent.core.reference import reference
+from agent.core.stats import Stats
+from agent.core.window import CountWindow, Window
+from agent.inference.host import WorkerHost
+from agent.runtime.clock import SystemClock
+from agent.runtime.proof import check_needs, prepared, prove
+from agent.runtime.trial import Fit, check_fit
+
+GOLDEN_WINDOWS: Final = 5
+"""Windows in each golden recording."""
+
+BLOCK_ROWS: Final = 300
+"""Rows of a drift window: on real data fewer false alarms than 600, and more drift found."""
+
+_CALL: Final = 256
+_LOAD_S: Final = 60.0
+_CALL_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A manifest, and what its maker should know.
+
+    Attributes:
+        windows: Healthy windows scored.
+        alarms: Share of them on which the decision stands; None without a decision.
+    """
+
+    manifest: ManifestFile
+    windows: int
+    alarms: float | None
+
+
+async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: datetime) -> Packed:
+    """The manifest of *model*; `PermanentError` when it would not run on a gateway."""
+    where = f"model {spec.name}"
+    scan(model, spec.requires.operators, where)
+    spec = _fitted(spec, healthy)
+    shape, prepare = window(spec.window), preparation(spec)
+    x = _windows(healthy, shape, where)
+    digest = hashlib.sha256(model).hexdigest()
+    async with WorkerHost(Stats(), SystemClock(), role="candidate") as host:
+        loaded = await host.load(digest, model, _LOAD_S)
+        fit = Fit(shape.rows, len(spec.channels), spec.decision.output if spec.decision else "")
+        if prepare is not None:
+            rows, inputs = prepare.columns(fit.rows, fit.inputs)
+            fit = replace(fit, rows=rows, inputs=inputs)
+        check_fit(loaded, fit)
+        outputs = await _scored(host, digest, x if prepare is None else prepare(x))
+        file = _manifest(spec, model, digest, loaded, created)
+        scores = _deciding(spec, outputs)
+        file = file.model_copy(update={"reference": _reference(healthy, spec, scores)})
+        picked = [_golden(part) for part in _parts(healthy, shape, len(x), scores)]
+        proven = await _proven(file, picked, lambda given: host.predict(digest, given, _CALL_S))
+    return Packed(proven, len(x), _share(spec, scores))
+
+
+async def verify(model: bytes, manifest: Manifest) -> int:
+    """Everything a gateway checks of a package but signatures; how many windows were compared."""
+    where = f"model {manifest.name} {manifest.version}"
+    digest = hashlib.sha256(model).hexdigest()
+    if (digest, len(model)) != (manifest.sha256, manifest.size):
+        raise PermanentError(
+            "the model file is not the one of the manifest",
+            where=where,
+            fix="Take both files of the same package.",
+            code="E685",
+        )
+    check_needs(manifest)
+    scan(model, manifest.requires.operators, where)
+    async with WorkerHost(Stats(), SystemClock(), role="candidate") as host:
+        await host.load(digest, model, _LOAD_S)
+        return await prove(manifest, lambda given: host.predict(digest, given, _CALL_S))
+
+
+def _fitted(spec: PackSpec, healthy: Recording) -> PackSpec:
+    """With the mean and the scale of the healthy rows where they are asked for."""
+    if spec.normalisation != "fit":
+        return spec
+    mean, std = np.nanmean(healthy.v, axis=0), np.nanstd(healthy.v, axis=0)
+    scale = np.where(std > 1e-9, std, 1.0)
+    fitted = files.Normalisation(mean=mean.tolist(), scale=scale.tolist())
+    return spec.model_copy(update={"normalisation": fitted})
+
+
+def _windows(healthy: Recording, shape: Window, where: str) -> NDArray[np.float32]:
+    found = [cut.x for cut in cuts(healthy, shape)]
+    if not found:
+        raise PermanentError(
+            f"the {len(healthy)} healthy rows hold no whole window of {shape.rows} rows",
+            where=where,
+            fix="Give more rows, or a smaller window.",
+            code="E691",
+        )
+    return np.stack(found)
+
+
+async def _scored(
+    host: WorkerHost, digest: str, x: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    parts = [await host.predict(digest, x[i : i + _CALL], _CALL_S) for i in range(0, len(x), _CALL)]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _deciding(
+    spec: PackSpec, outputs: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float64] | None:
+    """The scores that decide, (n,); the first single output where nothing decides."""
+    if spec.decision is not None:
+        return outputs[spec.decision.output].astype(np.float64).reshape(-1)
+    single = [v for v in outputs.values() if v.ndim == 1]
+    return single[0].astype(np.float64) if single else None
+
+
+def _share(spec: PackSpec, scores: NDArray[np.float64] | None) -> float | None:
+    d = spec.decision
+    if d is None or scores is None:
+        return None
+    return float(flags(scores, d.above, d.off, d.of).mean())
+
+
+def _manifest(
+    spec: PackSpec, model: bytes, digest: str, loaded: LoadedModel, created: datetime
+) -> ManifestFile:
+    outputs = spec.outputs or [files.Output(name=name) for name in loaded.outputs]
+    facts = {name: getattr(spec, name) for name in PackSpec.model_fields} | {"outputs": outputs}
+    return ManifestFile.model_construct(
+        **facts,
+        schema_=1,
+        created=created,
+        model=files.ModelFile(sha256=digest, size=len(model)),
+        reference=None,
+        golden=[],
+    )
+
+
+def _reference(
+    healthy: Recording, spec: PackSpec, scores: NDArray[np.float64] | None
+) -> files.ReferenceSection:
+    columns = dict(zip(healthy.names, healthy.v.T, strict=True))
+    if scores is not None and spec.decision is not None:
+        columns[f"output/{spec.decision.output}"] = scores
+    found = {}
+    for name, values in columns.items():
+        if not np.isfinite(values).any():
+            continue
+        facts: dict[str, Any] = asdict(reference(values, BLOCK_ROWS))
+        facts["p"] = [round(float(p), 6) for p in facts["p"]]
+        found[name] = files.ReferenceColumn(**facts)
+    return files.ReferenceSection(rows=len(healthy), block_rows=BLOCK_ROWS, columns=found)
+
+
+def _parts(
+    healthy: Recording, shape: Window, windows: int, scores: NDArray[np.float64] | None
+) -> list[Recording]:
+    """The first rows, some from the middle, and those with the highest score."""
+    if isinstance(shape, CountWindow):
+        length = shape.rows + GOLDEN_WINDOWS - 1
+    else:
+        span_ns = (shape.rows * shape.period_ns + GOLDEN_WINDOWS * shape.stride_ns) * 2
+        length = int((healthy.t < healthy.t[0] + span_ns).sum()) + 1
+    starts = [0, max(0, (len(healthy) - length) // 2)]
+    if scores is not None and np.isfinite(scores).any():
+        worst = int(np.nanargmax(scores)) * len(healthy) // max(windows, 1)
+        starts.append(max(0, min(worst - length // 2, len(healthy) - length)))
+    return [healthy.part(slice(s, s + length)) for s in dict.fromkeys(starts)]
+
+
+def _golden(part: Recording) -> files.GoldenSection:
+    facts = {
+        "t_ms": [round(int(t - part.t[0]) / 1e6) for t in part.t],
+        "rows": [[float(c) if np.isfinite(c) else None for c in row] for row in part.v],
+        "outputs": {},
+    }
+    return files.GoldenSection.model_validate(facts)
+
+
+async def _proven(
+    file: ManifestFile,
+    picked: Sequence[files.GoldenSection],
+    predict: Callable[[NDArray[np.float32]], Awaitable[Mapping[str, NDArray[np.float32]]]],
+) -> ManifestFile:
+    """With golden recordings whose outputs were computed from the rows as the file has them."""
+    known = files.build(file.model_copy(update={"golden": list(picked)}))
+    golden = []
+    for section, raw in zip(picked, known.golden, strict=True):
+        x = prepared(known, raw)
+        if not len(x):
+            continue
+        found = await predict(x)
+        d = known.decision
+        marks = [] if d is None else flags(_flat(found[d.output]), d.above, d.off, d.of).tolist()
+        outputs = {name: values.astype(np.float64).tolist() for name, values in found.items()}
+        golden.append(section.model_copy(update={"outputs": outputs, "flags": marks}))
+    whole = file.model_copy(update={"golden": golden})
+    checked = files.read(whole.model_dump_json(by_alias=True).encode(), f"model {file.name}")
+    await prove(files.build(checked), predict)
+    return checked
+
+
+def _flat(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    return scores.astype(np.float64).reshape(-1)

@@ -1,0 +1,357 @@
+"""The manifest of a model package as a file: closed, strict, and built into `agent.core.manifest`.
+
+`PackSpec` is what a person writes, `ManifestFile` what `edge-agent models pack` makes of it and
+what is signed. The JSON Schema in docs/manifest.schema.json is made from the latter.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationError, field_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from agent.config.alarms import Votes, check_votes
+from agent.config.base import Name, Number, Section
+from agent.config.schema import WindowSection
+from agent.config.windows import window
+from agent.core import manifest as core
+from agent.core.errors import PermanentError
+from agent.core.features import FEATURES, Preparation
+from agent.core.recording import Recording
+
+MAX_GOLDEN: Final = 64
+"""Golden recordings of one manifest."""
+
+_VERSION: Final = r"^\d+(\.\d+){0,3}$"
+
+
+def _utc(value: object) -> object:
+    """RFC 3339 with a time zone, or a date -> datetime in UTC."""
+    if isinstance(value, str):
+        value = f"{value}T00:00:00Z" if len(value) == len("2026-11-23") else value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError as e:
+            raise PydanticCustomError("time", "`{v}` is no time", {"v": value}) from e
+        if found.tzinfo is None:
+            raise PydanticCustomError("time", "`{v}` has no time zone; add `Z`", {"v": value})
+        return found.astimezone(UTC)
+    return value
+
+
+Time = Annotated[datetime, BeforeValidator(_utc)]
+"""A time with its zone: ``2026-11-23T10:00:00Z``."""
+
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
+Cell = Finite | None
+"""A number, or null where there was none."""
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+class Channel(Section):
+    """One column of the windows."""
+
+    name: Name
+    column: str = ""
+    """Its column in the CSV of healthy rows, where that has another name."""
+    unit: str = ""
+    """Engineering unit; a gateway whose tag has another one does not take the model."""
+    range: tuple[Finite, Finite] | None = None
+    """Lowest and highest plausible value."""
+    max_age_s: Finite | None = None
+    """A value held for longer is doubtful, s."""
+    rate_hz: Finite | None = None
+    """How often it is usually measured."""
+    missing: Literal["refuse"] = "refuse"
+    """What becomes of a window in which it is missing: it is not scored."""
+
+
+class FeatureSection(Section):
+    """One feature: a named function of some channels."""
+
+    take: str
+    """`mean` `std` `rms` `min` `max` `range` `median` `last` `diff` `slope` `kurtosis` `crest`."""
+    of: list[Name] = Field(default_factory=list)
+    """Names of channels; none for all of them."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "FeatureSection":
+        if self.take not in FEATURES:
+            raise PydanticCustomError(
+                "feature",
+                "there is no feature `{take}` (there are: {known})",
+                {"take": self.take, "known": ", ".join(FEATURES)},
+            )
+        return self
+
+
+class Normalisation(Section):
+    """``(x - mean) / scale`` of each channel, before features and model."""
+
+    mean: list[Finite]
+    scale: list[Annotated[Finite, Field(gt=0)]]
+
+
+class Output(Section):
+    """One output of the model."""
+
+    name: str
+    meaning: Literal["score", "class", "value", "reconstruction"] = "value"
+    unit: str = ""
+
+
+class DecisionSection(Section):
+    """When a result is an alarm."""
+
+    output: str = "score"
+    above: Finite
+    off: Finite | None = None
+    of: Votes = (1, 1)
+    row: Literal["newest", "oldest"] = "newest"
+    """The row of the window that a flag belongs to."""
+
+    @model_validator(mode="after")
+    def _off_below(self) -> "DecisionSection":
+        if self.off is not None and self.off > self.above:
+            raise PydanticCustomError("decide", "`off` must not be greater than `above`", {})
+        check_votes(self.of)
+        return self
+
+
+class ReferenceColumn(Section):
+    """Healthy values of one column: a histogram of 32 bins with open ends, and drift limits."""
+
+    mean: Finite
+    std: Finite
+    lo: Finite
+    hi: Finite
+    p: list[Finite] = Field(min_length=34, max_length=34)
+    w1: Finite
+    shift: Finite
+    std_lo: Finite
+    std_hi: Finite
+
+
+class ReferenceSection(Section):
+    """The drift reference: calibrated on blocks of the healthy rows."""
+
+    rows: int = Field(ge=1)
+    block_rows: int = Field(ge=1)
+    columns: dict[str, ReferenceColumn]
+    """Of each channel, and of the output that decides (`output/NAME`)."""
+
+
+class GoldenSection(Section):
+    """Raw rows, and what must come of them: every window's outputs and decision."""
+
+    t_ms: list[int] = Field(min_length=1, max_length=100_000)
+    """Time of each row, ms since the first one."""
+    rows: list[list[Cell]]
+    """Values of the channels in each row; null where there was none."""
+    outputs: dict[str, list[Finite | list[Finite]]]
+    """Output -> one entry for each window."""
+    flags: list[bool] = Field(default_factory=list)
+    atol: Finite = Field(1e-5, ge=0)
+    rtol: Finite = Field(1e-3, ge=0)
+
+
+class RequiresSection(Section):
+    """What a gateway must have."""
+
+    agent: str = Field("0", pattern=_VERSION)
+    """Oldest version of the agent."""
+    onnxruntime: str = Field("1.24.1", pattern=_VERSION)
+    """Oldest version of ONNX Runtime."""
+    memory_mb: Finite | None = None
+    run_ms: Finite | None = None
+    """Longest time that a window may take."""
+    operators: list[str] = Field(default_factory=list)
+    """Operators beyond those that only calculate; who signs vouches for them."""
+
+
+class TargetSection(Section):
+    """Whom it is meant for."""
+
+    gateways: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
+    """Patterns of gateway names."""
+    percent: Finite = Field(100.0, ge=0, le=100)
+    """Share of the gateways that take it."""
+
+
+class PackSpec(Section):
+    """What a person writes to make a package; the rest is computed."""
+
+    name: Name
+    version: Word
+    release: int = Field(ge=1, lt=2**53)
+    """Rises with every version: a gateway never goes back by itself."""
+    channels: list[Channel] = Field(min_length=1, max_length=1000)
+    window: WindowSection
+    features: list[FeatureSection] = Field(default_factory=list)
+    """What is computed of a window; none: the model is given the window itself."""
+    normalisation: Normalisation | Literal["fit"] | None = None
+    """`fit`: mean and standard deviation of the healthy rows."""
+    outputs: list[Output] = Field(default_factory=list)
+    decision: DecisionSection | None = None
+    requires: RequiresSection = Field(default_factory=lambda: RequiresSection.model_validate({}))
+    target: TargetSection = Field(default_factory=lambda: TargetSection.model_validate({}))
+    expires: Time | None = None
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """Where it comes from: data, code, author, metrics."""
+
+    @field_serializer("window", when_used="json")
+    def _window(self, w: WindowSection) -> dict[str, Any]:
+        """Durations with their unit, as they are read."""
+        facts = {
+            "period": w.period_s,
+            "stride": w.stride_s,
+            "max_age": w.max_age_s,
+            "reset_after": w.reset_after_s,
+        }
+        told = {k: f"{s:.9f}".rstrip("0").rstrip(".") + "s" for k, s in facts.items() if s}
+        return {"kind": w.kind, "rows": w.rows, **told}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PackSpec":
+        names = [c.name for c in self.channels]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("channels", "two channels have the same name", {})
+        unknown = {n for f in self.features for n in f.of} - set(names)
+        if unknown:
+            raise PydanticCustomError(
+                "features", "there is no channel {n}", {"n": ", ".join(sorted(unknown))}
+            )
+        n = self.normalisation
+        if isinstance(n, Normalisation) and {len(n.mean), len(n.scale)} != {len(names)}:
+            raise PydanticCustomError("normalisation", "one mean and scale per channel", {})
+        return self
+
+
+class ModelFile(Section):
+    """The ONNX file."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=1)
+
+
+class ManifestFile(PackSpec):
+    """A manifest, schema 1: the only thing that is signed, and it covers everything."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    created: Time
+    model: ModelFile
+    reference: ReferenceSection | None = None
+    golden: list[GoldenSection] = Field(min_length=1, max_length=MAX_GOLDEN)
+    """At least one recording: a manifest without proof is none."""
+
+    @model_validator(mode="after")
+    def _fitted(self) -> "ManifestFile":
+        if self.normalisation == "fit":
+            raise PydanticCustomError("normalisation", "`fit` is for the file of `pack`", {})
+        for golden in self.golden:
+            if len(golden.rows) != len(golden.t_ms):
+                raise PydanticCustomError("golden", "`t_ms` and `rows` differ in length", {})
+            if any(len(row) != len(self.channels) for row in golden.rows):
+                raise PydanticCustomError("golden", "a row has not one value per channel", {})
+        return self
+
+
+def parse(payload: bytes, where: str) -> core.Manifest:
+    """The manifest in *payload*; `PermanentError` (E682) when it is none."""
+    return build(read(payload, where))
+
+
+def read(payload: bytes, where: str) -> ManifestFile:
+    """The manifest as the file has it."""
+    try:
+        return ManifestFile.model_validate_json(payload)
+    except ValidationError as e:
+        raise PermanentError(
+            f"the manifest is not as it must be ({told(e)})",
+            where=where,
+            fix="Make it with `edge-agent models pack`; its schema: docs/manifest.schema.json.",
+            code="E682",
+        ) from e
+
+
+def told(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    first: Any = error.errors(include_url=False)[0]
+    at = ".".join(str(p) for p in first["loc"])
+    return f"{at}: {first['msg']}"[:300]
+
+
+def build(file: ManifestFile) -> core.Manifest:
+    """What the runtime knows of a manifest."""
+    names = tuple(c.name for c in file.channels)
+    decision = file.decision
+    return core.Manifest(
+        file.name,
+        file.version,
+        file.release,
+        _ns(file.created),
+        None if file.expires is None else _ns(file.expires),
+        file.model.sha256,
+        file.model.size,
+        names,
+        tuple(c.unit for c in file.channels),
+        window(file.window),
+        preparation(file),
+        None
+        if decision is None
+        else core.Decision(decision.output, decision.above, decision.off, decision.of),
+        tuple(_golden(g, names) for g in file.golden),
+        core.Requirements(
+            numbers(file.requires.agent),
+            numbers(file.requires.onnxruntime),
+            file.requires.run_ms,
+            tuple(file.requires.operators),
+        ),
+        tuple(file.target.gateways),
+        file.target.percent,
+        file.provenance,
+    )
+
+
+def preparation(spec: PackSpec) -> Preparation | None:
+    """What happens to its windows before the model; None when nothing does."""
+    normal = spec.normalisation
+    if not isinstance(normal, Normalisation):
+        normal = None
+    if normal is None and not spec.features:
+        return None
+    at = {c.name: i for i, c in enumerate(spec.channels)}
+    return Preparation(
+        () if normal is None else tuple(normal.mean),
+        () if normal is None else tuple(normal.scale),
+        tuple((f.take, tuple(at[n] for n in f.of or at)) for f in spec.features),
+    )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """``"1.24.1"`` -> (1, 24, 1); what follows the numbers is left out."""
+    found = []
+    for part in version.split("."):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return tuple(found)
+
+
+def _golden(g: GoldenSection, names: tuple[str, ...]) -> core.Golden:
+    t = np.array(g.t_ms, np.int64) * 1_000_000 + 10**18
+    v = np.array([[np.nan if c is None else c for c in row] for row in g.rows], np.float64)
+    outputs = {name: np.array(values, np.float64) for name, values in g.outputs.items()}
+    return core.Golden(Recording(names, t, v), outputs, np.array(g.flags, np.bool_), g.atol, g.rtol)
+
+
+def _ns(time: datetime) -> int:
+    return round(time.timestamp() * 1e6) * 1000
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest."""
+    found = ManifestFile.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
