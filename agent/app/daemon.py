@@ -15,6 +15,7 @@ from agent import __version__
 from agent.app import plan
 from agent.app.boot import Loaded, accept, boot, keep
 from agent.app.models import Models
+from agent.app.plant import PlantView
 from agent.app.verbs import commands, verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
@@ -305,6 +306,8 @@ class Daemon:
         sink = section.build(name, self.ctx)
         if plan.takes_commands(self.loaded.settings, name):
             sink.offer = self.commands.offer
+        if hasattr(sink, "see"):  # one that tells all there is before it tells a change
+            sink.see(PlantView(self.pipeline, self._facts))
         per_day = getattr(section, "data_budget", None)
         budget = Budget(per_day, self.clock.mono_s()) if per_day is not None else None
         return Uplink(

@@ -24,7 +24,9 @@ def run(args: Namespace) -> int:
     """0 when every file is right, 1 when one deserves advice, 78 when one is refused."""
     from agent.cli.price import prices  # noqa: PLC0415
     from agent.config.budget import lines, overloads  # noqa: PLC0415 - pydantic takes its time
+    from agent.config.crosscheck import streams  # noqa: PLC0415
     from agent.config.load import ConfigProblems, load  # noqa: PLC0415
+    from agent.config.nodes import twins  # noqa: PLC0415
     from agent.plugins import installed  # noqa: PLC0415
 
     files = args.files or [getattr(args, "config", None) or "/etc/edge-agent/edge-agent.yaml"]
@@ -41,6 +43,7 @@ def run(args: Namespace) -> int:
             continue
         shared, costs = lines(settings), prices(settings)
         advice = [*overloads(shared), *(a for cost in costs for a in cost.advice())]
+        advice += twins(settings, streams(settings))
         worst = max(worst, 1 if advice else 0)
         found += [asdict(p) | {"file": file} for p in advice]
         if not args.json:

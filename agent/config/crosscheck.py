@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from agent.config.meaning import meaning
+from agent.config.nodes import nodes
 from agent.config.permissions import Finding, permissions
 from agent.config.report import did_you_mean
 from agent.config.schema import ModelSection, Settings
@@ -63,6 +64,7 @@ def crosscheck(settings: Settings) -> list[Finding]:
         *_topics(settings),
         *_echoes(settings),
         *_clients(settings),
+        *nodes(settings),
     ]
 
 

@@ -1,6 +1,7 @@
 """One MQTT connection on the event loop: paho-mqtt without its thread."""
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -30,8 +31,6 @@ packet too large, payload format invalid, retain or QoS not supported (MQTT 5, 3
 
 _WRONG_VERSION: Final = {0x84, 0x01}
 """CONNACK: unsupported protocol version, of MQTT 5 and of 3.1.1."""
-
-_WILL_DELAY_S: Final = 10
 
 
 class Refused(PermanentError):
@@ -79,7 +78,7 @@ class MqttLink:
         self._misc.cancel()
         await asyncio.gather(self._misc, return_exceptions=True)
         if not self._gone.done():
-            self._client.disconnect()
+            self._client.disconnect(_goodbye(self._will, v5=self.v5))
             self._client.loop_write()
         self._close()
 
@@ -132,8 +131,9 @@ class MqttLink:
             properties = None
             if self.v5:
                 properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
-                properties.WillDelayInterval = _WILL_DELAY_S
-            client.will_set(self._will.topic, self._will.payload, 1, True, properties)
+                properties.WillDelayInterval = self._will.delay_s
+            will = self._will
+            client.will_set(will.topic, will.payload, 1, will.retain, properties)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -177,10 +177,13 @@ class MqttLink:
 
     def _attach(self) -> None:
         """From here on paho's socket belongs to the loop."""
-        client, sock = self._client, self._client.socket()
+        client = self._client
+        sock: Any = client.socket()
         if sock is None:
             raise self._error("the connection was closed at once", "E401")
-        self._sock: Any = sock
+        self._sock = sock
+        if self._peer.at_once:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watched = False
         client.on_socket_register_write = self._wants_write
         client.on_socket_unregister_write = self._wrote
@@ -311,6 +314,11 @@ class MqttLink:
         if not self._gone.done():
             self._client.publish(topic, payload, 1, True)
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest packet that the broker takes."""
+        return self._max_packet
+
     def tell(self, topic: str, payload: bytes) -> None:
         """Publish at QoS 0, without knowing whether it arrives."""
         if not self._gone.done():
@@ -342,6 +350,13 @@ class MqttLink:
 
 class _VersionRefusedError(Exception):
     """The broker does not speak this version of MQTT."""
+
+
+def _goodbye(will: Will | None, *, v5: bool) -> ReasonCode | None:
+    """Why we leave: MQTT 3.1.1 cannot say it, and its brokers forget the will."""
+    if not v5 or will is None or not will.always:
+        return None
+    return ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
 
 
 def _session(listening: Listening | None) -> Any:

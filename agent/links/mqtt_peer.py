@@ -11,15 +11,28 @@ MAX_PACKET: Final = 1_100_000
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker says for us when we are gone without goodbye."""
+    """What the broker says for us when we are gone without goodbye.
+
+    Attributes:
+        delay_s: It waits so long for us to come back (MQTT 5).
+        always: It says so after our goodbye as well (MQTT 5, DISCONNECT with reason 0x04).
+    """
 
     topic: str
     payload: bytes
+    retain: bool = True
+    delay_s: int = 10
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The broker, and who we are to it."""
+    """The broker, and who we are to it.
+
+    Attributes:
+        at_once: A packet does not wait until the one before it has arrived (TCP_NODELAY): where
+            small packets follow each other and the last one is waited for.
+    """
 
     host: str
     port: int
@@ -30,6 +43,7 @@ class Peer:
     keepalive_s: float = 30.0
     window: int = 100
     ack_timeout_s: float = 20.0
+    at_once: bool = False
 
     @property
     def where(self) -> str:
