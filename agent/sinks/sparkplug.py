@@ -21,8 +21,8 @@ from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink
 from agent.links.mqtt_barrier import Barrier
 from agent.links.mqtt_broker import BrokerSection
+from agent.links.mqtt_dial import Dial
 from agent.links.mqtt_peer import Will
-from agent.links.names import Lookup
 from agent.sinks.sparkplug_commands import SparkplugCommands
 from agent.sinks.sparkplug_host import PrimaryHost
 from agent.sinks.sparkplug_node import NAMESPACE, Message, Node
@@ -35,12 +35,15 @@ STATE: Final = "bdseq"
 REBIRTH_PAUSE_S: Final = 1.0
 """Births for those who ask come no faster than this; whoever asks meanwhile gets the next."""
 
+HOST_WITHIN_S: Final = 10.0
+"""Of several brokers the next one is asked when the primary host is not at this one by then."""
+
 _ROOM: Final = 64
 """Bytes of a packet beside topic and payload."""
 
 
 class SparkplugConfig(BrokerSection):
-    """A broker of a Sparkplug 3.0 infrastructure, where the gateway is an edge node."""
+    """Brokers of a Sparkplug 3.0 infrastructure; the gateway is an edge node at one of them."""
 
     takes_commands: ClassVar[bool] = True
     report: ClassVar[str] = "all"  # it reports by exception itself, tag by tag
@@ -87,8 +90,7 @@ class SparkplugSink:
         self._key = f"{group}/{node}"
         self._next = 0
         self._host = PrimaryHost(config.primary_host) if config.primary_host else None
-        self._v5 = True
-        self._lookup: Lookup | None = None
+        self._dial, self._at = Dial(ctx.clock), 0
         self._link: MqttLink
         self._barrier: Barrier
         self._born_s = float("-inf")
@@ -105,13 +107,22 @@ class SparkplugSink:
         """Messages that may be under way."""
         return self._config.window
 
+    @property
+    def where(self) -> str:
+        """The broker of this session, or of the next."""
+        return f"broker {self._config.brokers[self._at].partition('://')[2]}"
+
     def traffic(self) -> int:
         """Bytes of this connection so far."""
         return self._link.traffic()
 
     async def __aenter__(self) -> Self:
         self._failed = asyncio.get_running_loop().create_future()
-        link = await self._connect()
+        try:
+            link = await self._connect()
+        except TransientError:
+            self._walk()
+            raise
         try:
             await self._listen(link)
             await self._primary_host()
@@ -126,24 +137,27 @@ class SparkplugSink:
         await self._leave()
 
     async def _connect(self) -> MqttLink:
-        """A session of its own number, which is on disk before the broker hears it."""
+        """A session of its own number, which is on disk before a broker hears it."""
         config, state = self._config, self._ctx.state
-        peer = config.peer(f"{self._ctx.gateway}-{self._name}", window=config.window, at_once=True)
-        self._lookup = self._lookup or Lookup(peer.host)
+        client = f"{self._ctx.gateway}-{self._name}"
+        peer = config.peers(client, window=config.window, at_once=True)[self._at]
         number = self._next if state is None else int(state.get(STATE, self._key) or 0)
         await self._keep((number + 1) % 256)
         self.node.bdseq = number
         topic, payload = self.node.death()
         will = Will(topic, payload, retain=False, delay_s=0, always=True)
-        link = MqttLink(peer, will, self._lookup, self._ctx.clock, v5=self._v5)
         try:
-            self._link = await link.__aenter__()
+            self._link = link = await self._dial.open([peer], will)
         except TransientError as e:
             if e.code == "E401":  # no CONNECT has gone out
                 await self._keep(number)
             raise
-        self._v5, self._barrier = link.v5, Barrier(link.inbox, self.node.topic("NBARRIER"))
+        self._barrier = Barrier(link.inbox, self.node.topic("NBARRIER"))
         return link
+
+    def _walk(self) -> None:
+        """The next broker of the list is asked."""
+        self._at = (self._at + 1) % len(self._config.brokers)
 
     async def _keep(self, number: int) -> None:
         self._next = number
@@ -169,7 +183,12 @@ class SparkplugSink:
             return
         if not self._host.online.is_set():
             log.info("sparkplug.waits", sink=self._name, host=self._config.primary_host)
-        await _first(self._host.online.wait(), self._link.lost())
+        alone = len(self._config.brokers) == 1
+        try:
+            async with asyncio.timeout(None if alone else HOST_WITHIN_S):
+                await _first(self._host.online.wait(), self._link.lost())
+        except TimeoutError:
+            raise self._without_host() from None
 
     async def _leave(self) -> None:
         """NDEATH before every goodbye."""
@@ -185,7 +204,12 @@ class SparkplugSink:
 
     async def _host_lost(self, host: PrimaryHost) -> None:
         await host.offline.wait()
-        raise TransientError(
+        raise self._without_host()
+
+    def _without_host(self) -> TransientError:
+        """Why this broker is left; the next one may have the host."""
+        self._walk()
+        return TransientError(
             f"the primary host {self._config.primary_host} is offline",
             where=f"sink {self._name}",
             code="E432",
