@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import (
     alarms,
     book,
+    devices,
     failover,
     flow,
     footprint,
@@ -31,6 +32,12 @@ BENCHES = (
         scan.scan,
     ),
     Bench(("modbus_decode",), "decoding by columns over decoding tag by tag", 2, scan.decode),
+    Bench(
+        ("devices_100", "devices_period", "devices_linear"),
+        "1 to 300 devices with 100 tags each, every second",
+        160,
+        devices.devices,
+    ),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
     Bench(
         ("alarms_quiet", "alarms_flood"),

@@ -25,6 +25,13 @@ def cpu_s(pid: int) -> float:
     return total / _TICKS
 
 
+def waited_s(pid: int) -> float:
+    """How long the main thread of *pid* was ready and had no core, s: the machine's part in a
+    delay.
+    """
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+
+
 def memory_mb(pid: int) -> dict[str, float]:
     """``pss`` and ``rss`` of one process, MB (10^6 bytes)."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")

@@ -107,11 +107,13 @@ class Rig:
 
 
 @contextmanager
-def rig(poll: str) -> Iterator[Rig]:
-    """1,000 holding registers each *poll*; journal and sink as they are by default."""
+def rig(poll: str, devices: int = 1, registers: int = REGISTERS) -> Iterator[Rig]:
+    """So many holding registers of so many devices each *poll*; journal and sink as they are by
+    default. The devices are ``plant1``, ``plant2`` and so on.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as name,
-        native.device() as port,
+        native.devices(devices, registers) as ports,
         Broker(["max_queued_messages 0", "max_inflight_messages 0"]) as broker,
         Arrivals(broker.port) as arrivals,
     ):
@@ -120,15 +122,18 @@ def rig(poll: str) -> Iterator[Rig]:
             "version": 1,
             "gateway": {"id": "bench", "prefix": "bench"},
             "data_dir": str(folder / "data"),
-            "devices": {
-                DEVICE: {
+            "profiles": {
+                "plant": {
                     "type": "modbus",
-                    "connect": f"tcp://127.0.0.1:{port}",
                     "unit": 1,
                     "addressing": "zero_based",
                     "poll": poll,
-                    "tags": {f"r{i}": {"reg": i} for i in range(REGISTERS)},
+                    "tags": {f"r{i}": {"reg": i} for i in range(registers)},
                 }
+            },
+            "devices": {
+                f"plant{i}": {"profile": "plant", "connect": f"tcp://127.0.0.1:{port}"}
+                for i, port in enumerate(ports, 1)
             },
             "sinks": {"plant": {"type": "mqtt_json", "connect": broker.url}},
         }

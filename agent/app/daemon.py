@@ -1,6 +1,7 @@
 """The daemon: opens what lasts, runs what the configuration asks for, ends in order."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -215,6 +216,7 @@ class Daemon:
         if settings.journal != old.journal:
             self.store.journal.writer.limit(settings.journal)
             diff.changed.append("journal")
+        asyncio.get_running_loop().call_soon(_settle)  # behind the first step of what starts now
         return diff
 
     async def _shut_down(self) -> None:
@@ -345,3 +347,14 @@ class Daemon:
             "durable": journal.durable,
             "lineage": journal.lineage,
         }
+
+
+def _settle() -> None:
+    """Exempt what is there to stay from garbage collection.
+
+    With a hundred devices the collector stops the loop for 130 ms each time it looks through all
+    of it. What a reload replaced is unfrozen and collected at the next one.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

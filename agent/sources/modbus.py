@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+SLOTS: Final = 20
+"""Instants within a period, or within a second of a longer one, at which scans begin."""
+
 CATCH_UP_S: Final = 0.5
 """Arrears of a fast scan that are made good by scans without a pause, s: a busy machine gives a
 process nothing for tens, sometimes hundreds of ms.
@@ -197,6 +200,18 @@ class ModbusConfig(Section):
         return ModbusSource(name, self, ctx)
 
 
+def first_due_s(stream: str, period_s: float, now_s: float) -> float:
+    """When to scan first, within a period and a second: in the slot that the name chooses.
+
+    Names spread the load over the slots. All streams share the grid of the loop's clock, so that
+    those of one slot wake the process once: a tenth less CPU for five of them.
+    """
+    within_s = min(period_s, 1.0)
+    slot = crc32(stream.encode()) % SLOTS
+    due_s = now_s - now_s % within_s + slot / SLOTS * within_s
+    return due_s if due_s >= now_s else due_s + within_s
+
+
 def _stream(device: str, cls: str | None) -> str:
     return device if cls is None else f"{device}~{cls}"
 
@@ -265,14 +280,14 @@ class ModbusSource:
                 loops.create_task(self._poll(one, emit), name=one.stream)
 
     async def _poll(self, one: ScanClass, emit: Emit) -> None:
-        """One scan per period, on a grid shifted by the stream's name; never stacked.
+        """One scan per period, on the grid of `first_due_s`; never stacked.
 
         A device that was quicker than its period a moment ago is not slow, the machine was busy:
         scans that are late are made at once, up to `CATCH_UP_S` of them. Of a slow device, the
         points of the grid that are over are left out and counted.
         """
         loop, period_s = asyncio.get_running_loop(), one.period_s
-        due_s = loop.time() + crc32(one.stream.encode()) / 2**32 * min(period_s, 1.0)
+        due_s = first_due_s(one.stream, period_s, loop.time())
         quick_s = -inf
         while True:
             await asyncio.sleep(max(0.0, due_s - loop.time()))

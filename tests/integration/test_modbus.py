@@ -11,6 +11,7 @@ from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.plugins import installed
 from agent.runtime.clock import SystemClock
+from agent.sources.modbus import SLOTS, first_due_s
 from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from tests.polling import modbus, polling
 from tests.tools import until
@@ -105,6 +106,20 @@ async def test_many_requests_under_way_bring_every_block_its_own_data(ctx):
         want = np.arange(0, 2000, 3, dtype=np.float64)
         assert all((b.v[0] == want).all() for b in rows.good())
         assert len(rows.good()) == len(rows)
+
+
+def test_the_first_scans_are_spread_over_shared_slots():
+    """Each stream begins within a period (a second of a long one), always in the same slot of
+    the clock, and all slots are used.
+    """
+    for period_s, within_s in ((0.1, 0.1), (1.0, 1.0), (60.0, 1.0)):
+        found = set()
+        for n in range(400):
+            for now_s in (1000.0, 1000.0371, 7.25):
+                due_s = first_due_s(f"pump{n}", period_s, now_s)
+                assert 0 <= due_s - now_s <= within_s
+                found.add(round(SLOTS * (due_s % within_s) / within_s, 6) % SLOTS)
+        assert found == set(map(float, range(SLOTS)))
 
 
 async def test_scans_keep_their_grid_and_never_stack(ctx):
