@@ -25,6 +25,7 @@ from agent.core.errors import ConfigError, TransientError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
+from agent.links.recorder import Recorder
 from agent.runtime.alarmlist import told
 from agent.runtime.budget import Budget
 from agent.runtime.clock import SystemClock, machine_id
@@ -123,7 +124,7 @@ class Daemon:
         await stack.enter_async_context(self.models)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(number, self.end)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # agent.cli.run has held it
         async with asyncio.TaskGroup() as tg:
@@ -139,7 +140,7 @@ class Daemon:
                 notify("STOPPING=1")
                 await self._shut_down()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """First signal: end in order. Second: do not wait for the far end."""
         if self._stop.is_set():
             self._hurry.set()
@@ -191,11 +192,17 @@ class Daemon:
             )
         return loaded
 
+    @property
+    def recorder(self) -> Recorder:
+        """Who writes down what the devices say, when asked to."""
+        return self.ctx.shared("recorder", lambda: Recorder(self.clock))
+
     async def _apply(self, loaded: Loaded) -> Diff:
         """Make what runs equal to *loaded*. Units start after this returns to the loop, so the
         pipeline is wired before their first batch.
         """
         old = self.loaded.settings
+        self.recorder.stop("the configuration changed")
         self.loaded, self.loaded_ns = loaded, self.clock.wall_ns()
         settings = loaded.settings
         if settings.gateway != old.gateway:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.alarmverbs import AlarmVerbs
 from agent.app.handverbs import HandVerbs
+from agent.app.recordverbs import RecordVerbs
 from agent.app.status import status
 from agent.app.tagverbs import TagVerbs
 from agent.config.load import ConfigProblems
@@ -33,6 +34,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()
+        | RecordVerbs(daemon).table()
     )
 
 

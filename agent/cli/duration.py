@@ -13,3 +13,8 @@ def seconds(text: str) -> float:
     if not found or found[2] not in _UNITS:
         raise ArgumentTypeError(f"`{text}` is no duration: write for example 30s, 5min or 2h")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def spoken_size(size: int) -> str:
+    """Bytes for people: ``1.3 MB``."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

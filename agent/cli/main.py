@@ -16,7 +16,7 @@ from agent.core.errors import AgentError
 COMMANDS: Final = (
     "run", "check", "config", "status", "top", "reload", "outbox", "alarms", "read",
     "write", "models", "tags", "explain", "tail", "maintenance", "force", "scan", "probe",
-    "dry-run", "doctor", "bundle", "simulate", "demo",
+    "dry-run", "doctor", "bundle", "record", "replay", "simulate", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

@@ -3,10 +3,10 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -15,6 +15,8 @@ from agent.core.quality import Quality
 from agent.links.modbus_dial import Dial, NotConnected
 from agent.links.modbus_line import Line
 from agent.links.modbus_scan import Job, Scan
+from agent.links.pace import Pace
+from agent.links.recorder import Recorder
 from agent.links.turns import Priority, Turns
 
 log = structlog.get_logger()
@@ -25,6 +27,9 @@ RETRY_CAP_S: Final = 15.0
 
 SILENT_UNIT_CAP_S: Final = 30.0
 """A unit that never answers is asked at least this often."""
+
+Recall = Callable[[Mapping[str, Any]], None]
+"""Takes what a stream remembered when its recording began."""
 
 Ask = Callable[[Job, float], Awaitable[None]]
 """Runs one job of a held line within so many seconds; the verdict is in ``job.quality``."""
@@ -54,8 +59,9 @@ class Endpoint:
         error: Why there is no connection; empty when there is one.
     """
 
-    def __init__(self, dial: Dial, clock: Clock) -> None:
+    def __init__(self, dial: Dial, clock: Clock, recorder: Recorder | None = None) -> None:
         self._dial, self._clock = dial, clock
+        self._recorder = Recorder(clock) if recorder is None else recorder
         self.error = "not connected yet"
         self._line: Line | None = None
         self._turns = Turns()
@@ -93,8 +99,14 @@ class Endpoint:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    async def scan(self, scan: Scan, timeout_s: float, window: int) -> None:
-        """Read every block of *scan*; never raises, the verdicts are in ``scan.quality``.
+    def pace(self, stream: str, period_s: float, recall: Recall) -> Pace:
+        """When *stream* is to be scanned; *recall* takes what it remembered in a recording."""
+        del recall
+        return Pace(stream, period_s)
+
+    async def scan(self, scan: Scan, timeout_s: float, window: int, stream: str = "") -> int:
+        """Read every block of *scan*, for *stream*; never raises, the verdicts are in
+        ``scan.quality``. When it ended, on the wall clock in ns: the time of the row.
 
         Units take turns, first come first served; each holds the line until its scan is
         complete or *timeout_s* passes without an answer. A unit that did not answer is asked
@@ -104,14 +116,17 @@ class Endpoint:
             silence = self._silent.get(scan.unit)
             if self.connected and silence and silence.ask_at_s > self._clock.mono_s():
                 scan.fail(Quality.BAD_COMM)
-            else:
-                await self._run(scan, timeout_s, window)
+                return self._ended(scan, stream, None)
+            return await self._run(scan, timeout_s, window, stream)
 
     @asynccontextmanager
     async def held(self, priority: Priority) -> AsyncIterator[Ask]:
         """Have the line for several jobs between which nobody else may come."""
         async with self._turns.taken(priority):
-            yield self._run
+            yield self._ask
+
+    async def _ask(self, job: Job, timeout_s: float) -> None:
+        await self._run(job, timeout_s)
 
     async def back(self, within_s: float) -> bool:
         """Wait for a lost connection; is there one?"""
@@ -122,12 +137,26 @@ class Endpoint:
                     await self._up.wait()
         return self.connected
 
-    async def _run(self, job: Job, timeout_s: float, window: int = 1) -> None:
-        """Run *job*, whose turn it is; never raises."""
+    async def _run(self, job: Job, timeout_s: float, window: int = 1, stream: str = "") -> int:
+        """Run *job*, whose turn it is; never raises. When it ended."""
         line = self._line
         if line is None or not line.alive:
             job.fail(Quality.BAD_NOT_CONNECTED)
-            return
+            return self._ended(job, stream, None)
+        line.tap = self._recorder.tap(line.tap)
+        if line.tap is not None:
+            line.tap.expect(job)
+        await self._run_on(line, job, timeout_s, window)
+        return self._ended(job, stream, line)
+
+    def _ended(self, job: Job, stream: str, line: Line | None) -> int:
+        ended_ns = self._clock.wall_ns()
+        if self._recorder.on:
+            place = str(self._dial), None if line is None else line.tap, self.error
+            self._recorder.job(job, stream, place, ended_ns)
+        return ended_ns
+
+    async def _run_on(self, line: Line, job: Job, timeout_s: float, window: int) -> None:
         silence = self._silent.setdefault(job.unit, _Silence())
         if silence.one_by_one or silence.doubted:
             window = 1

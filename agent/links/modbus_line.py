@@ -12,6 +12,7 @@ from pymodbus.pdu import DecodePDU
 from pymodbus.transaction import TransactionManager
 
 from agent.links.modbus_scan import HEADER, LONGEST, Fit, Job
+from agent.links.recorder import HEARD, SENT, Tap
 
 _HALF_OPEN: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -38,6 +39,7 @@ class Line(TransactionManager):
         flaw: Why nothing more that comes over it can be trusted; it is ended then. Empty: trusted.
         sound: A request was settled over this connection, or only a device behind it was silent.
         ended: It was closed by us, not by the far end.
+        tap: Who writes down what passes; None: nobody.
     """
 
     def __init__(self, client: ModbusBaseClient) -> None:
@@ -46,6 +48,7 @@ class Line(TransactionManager):
         client.ctx = self
         self.gone: asyncio.Future[None] = self.loop.create_future()
         self.flaw, self.sound, self.ended = "", False, False
+        self.tap: Tap | None = None
         self._job: Job | None = None
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
@@ -92,16 +95,22 @@ class Line(TransactionManager):
 
     async def run(self, job: Job, timeout_s: float, window: int) -> None:
         """One job; the verdict of each request is in ``job.quality``."""
-        job.begin(self._tid)
-        self._tid = (self._tid + len(job)) & 0xFFFF
-        self._job, self._done = job, self.loop.create_future()
-        self._timeout_s, self._progress_s = timeout_s, self.loop.time()
-        self._look_at(self._progress_s + timeout_s)
+        self._begin(job, timeout_s)
         self._send(job, window)
         try:
             await self._done
         finally:
             self._job = None
+
+    def _begin(self, job: Job, timeout_s: float) -> None:
+        """From now on answers are those to *job*."""
+        job.begin(self._tid)
+        if self.tap is not None:
+            self.tap.began(job, self._tid)
+        self._tid = (self._tid + len(job)) & 0xFFFF
+        self._job, self._done = job, self.loop.create_future()
+        self._timeout_s, self._progress_s = timeout_s, self.loop.time()
+        self._look_at(self._progress_s + timeout_s)
 
     def _look_at(self, at_s: float) -> None:
         """Look for silence at *at_s* at the latest.
@@ -131,12 +140,16 @@ class Line(TransactionManager):
         requests, transport = job.requests(count), self._wire
         if requests and transport is not None:
             transport.write(requests)
+            if self.tap is not None:
+                self.tap.passed(SENT, requests)
         return bool(requests)
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the device. Frames are kept apart even when nobody waits, so that
         the second half of a late answer is never read as the first half of another.
         """
+        if self.tap is not None:
+            self.tap.passed(HEARD, data)
         job = self._job
         if self._rest:
             data = self._rest + data

@@ -21,6 +21,7 @@ from pymodbus.client.base import ModbusBaseClient
 from agent.core.quality import Quality
 from agent.links.modbus_line import Line
 from agent.links.modbus_scan import BITS, Fit, Job
+from agent.links.recorder import HEARD, SENT
 
 MBAP: Final = 6
 """Bytes of the MBAP header that RTU does not have: transaction, protocol, length."""
@@ -85,7 +86,7 @@ class RtuLine(Line):
         super().__init__(client)
         self._timing, self._late, self._stream = timing, late, stream
         self._free_s = self._heard_s = 0.0
-        self._open: _Request | None = None
+        self._open: Request | None = None
 
     async def run(self, job: Job, timeout_s: float, window: int) -> None:
         """One job; *window* is 1 on a line, whatever was asked."""
@@ -127,26 +128,33 @@ class RtuLine(Line):
         del count
         mbap = job.requests(1)
         if mbap:
-            self._open, self._rest = _Request(mbap), b""
-            wait_s = self._free_s - self.loop.time()
-            if wait_s > 0:
-                self.loop.call_later(wait_s, self._write, self._open)
-            else:
-                self._write(self._open)
+            self._open, self._rest = Request(mbap), b""
+            self._when_free(self._open)
         return bool(mbap)
 
-    def _write(self, request: "_Request") -> None:
+    def _when_free(self, request: "Request") -> None:
+        wait_s = self._free_s - self.loop.time()
+        if wait_s > 0:
+            self.loop.call_later(wait_s, self._write, request)
+        else:
+            self._write(request)
+
+    def _write(self, request: "Request") -> None:
         if request is not self._open or not self.alive:
             return
         self._rest = b""  # noise of the pause
         transport: Any = self.transport
         transport.write(request.frame)
+        if self.tap is not None:
+            self.tap.passed(SENT, request.frame)
         if self._timing.local_echo:
             request.to_skip = request.frame
         self._progress_s = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the line. What is not the answer to the open request is noise."""
+        if self.tap is not None:
+            self.tap.passed(HEARD, data)
         self._heard_s = self.loop.time()
         self._free_s = self._heard_s + self._timing.silence_s
         job, request = self._job, self._open
@@ -161,7 +169,7 @@ class RtuLine(Line):
             self._progressed(job, 1)
 
 
-class _Request:
+class Request:
     """The open request, and what its answer must look like."""
 
     def __init__(self, mbap: bytes) -> None:

@@ -142,6 +142,17 @@ class Scan:
         """At least one request is settled."""
         return self._settled > 0
 
+    @property
+    def lead(self) -> int:
+        """The request with which the next scan begins."""
+        if self._sent < len(self.reads) and self._open:
+            return (self._lead + self._sent) % len(self.reads)
+        return self._lead
+
+    @lead.setter
+    def lead(self, lead: int) -> None:
+        self._lead = lead
+
     def fail(self, quality: Quality) -> None:
         """Every answer is Bad for one reason."""
         self.refusals.clear()
@@ -154,8 +165,7 @@ class Scan:
         When the last scan ended at a request without an answer, this one begins behind it: a
         block for which the device keeps silent does not hide the others.
         """
-        if self._sent < len(self.reads) and self._open:
-            self._lead = (self._lead + self._sent) % len(self.reads)
+        self._lead = self.lead
         self.fail(Quality.BAD_COMM)
         self._tid, self._sent = tid, 0
         self._open.clear()

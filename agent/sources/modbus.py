@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Hashable, Mapping
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from zlib import crc32
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import structlog
@@ -21,6 +21,7 @@ from agent.core.tag import TagSet
 from agent.links.modbus import Endpoint
 from agent.links.modbus_dial import Dial, TlsFiles
 from agent.links.modbus_scan import Read, Scan
+from agent.links.recorder import Recorder
 from agent.links.turns import Priority
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
@@ -39,14 +40,6 @@ if TYPE_CHECKING:
     from agent.sources.modbus_write import ModbusWriter
 
 log = structlog.get_logger()
-
-SLOTS: Final = 20
-"""Instants within a period, or within a second of a longer one, at which scans begin."""
-
-CATCH_UP_S: Final = 0.5
-"""Arrears of a fast scan that are made good by scans without a pause, s: a busy machine gives a
-process nothing for tens, sometimes hundreds of ms.
-"""
 
 
 def _connect(value: str) -> str:
@@ -200,18 +193,6 @@ class ModbusConfig(Section):
         return ModbusSource(name, self, ctx)
 
 
-def first_due_s(stream: str, period_s: float, now_s: float) -> float:
-    """When to scan first, within a period and a second: in the slot that the name chooses.
-
-    Names spread the load over the slots. All streams share the grid of the loop's clock, so that
-    those of one slot wake the process once: a tenth less CPU for five of them.
-    """
-    within_s = min(period_s, 1.0)
-    slot = crc32(stream.encode()) % SLOTS
-    due_s = now_s - now_s % within_s + slot / SLOTS * within_s
-    return due_s if due_s >= now_s else due_s + within_s
-
-
 def _stream(device: str, cls: str | None) -> str:
     return device if cls is None else f"{device}~{cls}"
 
@@ -221,8 +202,9 @@ class ModbusSource:
 
     def __init__(self, name: str, config: ModbusConfig, ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
+        self._recorder = ctx.shared("recorder", lambda: Recorder(ctx.clock))
         self._endpoint: Endpoint = ctx.shared(
-            ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock)
+            ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock, self._recorder)
         )
         self._holes = Holes(name, config, ctx.state, ctx.clock)
         sets = config.tag_sets(name)
@@ -280,38 +262,21 @@ class ModbusSource:
                 loops.create_task(self._poll(one, emit), name=one.stream)
 
     async def _poll(self, one: ScanClass, emit: Emit) -> None:
-        """One scan per period, on the grid of `first_due_s`; never stacked.
-
-        A device that was quicker than its period a moment ago is not slow, the machine was busy:
-        scans that are late are made at once, up to `CATCH_UP_S` of them. Of a slow device, the
-        points of the grid that are over are left out and counted.
-        """
-        loop, period_s = asyncio.get_running_loop(), one.period_s
-        due_s = first_due_s(one.stream, period_s, loop.time())
-        quick_s = -inf
+        pace = self._endpoint.pace(one.stream, one.period_s, one.recall)
         while True:
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
-            began_s = loop.time()
+            await pace.due()
             await self._scan(one, emit)
-            due_s += period_s
-            now_s = loop.time()
-            if now_s - began_s < period_s:
-                quick_s = now_s
-            late_s = now_s - due_s
-            if late_s > 0 and max(late_s, now_s - quick_s) >= CATCH_UP_S:
-                missed = int(late_s / period_s) + 1
-                due_s += missed * period_s
+            if missed := pace.missed():
                 self._ctx.stats.add(f"modbus/{self._name}.overruns", missed)
 
     async def _scan(self, one: ScanClass, emit: Emit) -> None:
         """One scan, one row; a row that was seen before is none."""
         clock, stats, scan = self._ctx.clock, self._ctx.stats, one.scan
         previous_s, one.began_s = one.began_s, clock.mono_s()
-        await self._endpoint.scan(scan, self._config.timeout_s, self._config.window)
-        if await one.learn(self._ask):
-            scan = one.scan
-            await self._endpoint.scan(scan, self._config.timeout_s, self._config.window)
-        t = np.array([clock.wall_ns()], np.int64)
+        self._recorder.begin(one.stream, one.began_s, one.memory)
+        ended_ns = await self._read(one)
+        if await one.learn(partial(self._ask, one.stream)):
+            scan, ended_ns = one.scan, await self._read(one)
         if scan.answered:
             stats.observe(f"source/{self._name}.scan_ms", 1e3 * (clock.mono_s() - one.began_s))
         v, q = one.decode()
@@ -322,7 +287,14 @@ class ModbusSource:
         stats.add(f"source/{self._name}.received_samples", len(v))
         if bad := int(np.count_nonzero(q < Quality.UNCERTAIN)):
             stats.add(f"source/{self._name}.bad_samples", bad)
-        emit(Batch(one.stream, one.tags, t, v.reshape(1, -1), q.reshape(1, -1)))
+        t = np.array([ended_ns], np.int64)
+        row = Batch(one.stream, one.tags, t, v.reshape(1, -1), q.reshape(1, -1))
+        self._recorder.row(row)
+        emit(row)
+
+    async def _read(self, one: ScanClass) -> int:
+        config = self._config
+        return await self._endpoint.scan(one.scan, config.timeout_s, config.window, one.stream)
 
     def _judge(self, one: ScanClass, previous_s: float) -> None:
         """Note, and log once, that the device was found or lost, or refuses some registers.
@@ -356,10 +328,10 @@ class ModbusSource:
             log.warning("scan.incomplete", device=self._name, stream=one.stream, error=error)
         one.error = error
 
-    async def _ask(self, read: Read) -> int:
+    async def _ask(self, stream: str, read: Read) -> int:
         """One request of its own: 0 when it is answered, the exception code, or `NO_ANSWER`."""
         scan = Scan(self._config.unit, [read])
-        await self._endpoint.scan(scan, self._config.timeout_s, 1)
+        await self._endpoint.scan(scan, self._config.timeout_s, 1, stream)
         if not scan.answered:
             return NO_ANSWER
         return next(iter(scan.refusals.values()), 0)

@@ -1,9 +1,9 @@
 """A scan class of a Modbus device: its requests, its decoder, and what the device lacks."""
 
-import random
-from collections.abc import Awaitable, Callable, Iterator
-from math import inf, nan
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from math import inf, isnan, nan
+from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 import numpy as np
 import structlog
@@ -56,32 +56,48 @@ class Holes:
     def __init__(
         self, device: str, config: "ModbusConfig", state: StateStore | None, clock: Clock
     ) -> None:
-        self._state, self._clock, self._device = state, clock, device
+        self._state, self._device = state, device
+        self.learning = False
         self._key = f"{device}@{config.connect}#{config.unit}"
         self.tables: dict[Table, Known] = read(state.get(NAMESPACE, self._key) if state else None)
         self._doubt_at_s = -inf
-        self._try_at_s = clock.mono_s() + random.uniform(0.5, 1.0) * ASK_AGAIN_S
+        early = crc32(self._key.encode()) / 2**33  # half of the time at most: no two in step
+        self._try_at_s, self._tried = clock.mono_s() + (1.0 - early) * ASK_AGAIN_S, 0
 
     async def keep(self) -> None:
         """Write down what is known now."""
         if self._state is not None:
             await self._state.put(NAMESPACE, self._key, written(self.tables) or None)
 
-    def may_doubt(self) -> bool:
+    def may_doubt(self, now_s: float) -> bool:
         """Is it time to look whether a device failure is only that of some registers?"""
-        now_s = self._clock.mono_s()
         if now_s < self._doubt_at_s:
             return False
         self._doubt_at_s = now_s + DOUBT_AGAIN_S
         return True
 
-    def due(self) -> Iterator[tuple[Table, Span]]:
+    def due(self, now_s: float) -> Iterator[tuple[Table, Span]]:
         """One thing to try again, when it is time: over all of them once per `ASK_AGAIN_S`."""
         lacking = [(t, s) for t, k in self.tables.items() for s in sorted(k.barriers())]
-        now_s = self._clock.mono_s()
         if lacking and now_s >= self._try_at_s:
             self._try_at_s = now_s + ASK_AGAIN_S / len(lacking)
-            yield random.choice(lacking)
+            self._tried += 1
+            yield lacking[self._tried % len(lacking)]
+
+    def memory(self) -> dict[str, Any]:
+        """What the next scan depends on, as JSON."""
+        return {
+            "lacks": written(self.tables),
+            "doubt_at": None if self._doubt_at_s == -inf else self._doubt_at_s,
+            "try_at": self._try_at_s,
+            "tried": self._tried,
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """What `memory` gave."""
+        self.tables.update(read(memory["lacks"]))
+        self._doubt_at_s = -inf if memory["doubt_at"] is None else float(memory["doubt_at"])
+        self._try_at_s, self._tried = float(memory["try_at"]), int(memory["tried"])
 
 
 class ScanClass:
@@ -155,6 +171,18 @@ class ScanClass:
         again, self._last_once = value == self._last_once, value
         return again
 
+    def memory(self) -> dict[str, Any]:
+        """What the next scan depends on besides the configuration, as JSON."""
+        once = None if isnan(self._last_once) else self._last_once
+        return {"once": once, "lead": self.scan.lead, "holes": self._holes.memory()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """What `memory` gave."""
+        self._holes.recall(memory["holes"])
+        self._lay()
+        self.scan.lead = int(memory["lead"])
+        self._last_once = nan if memory["once"] is None else float(memory["once"])
+
     def flaw(self) -> str:
         """What the device does not give, in words; empty when it gives all."""
         for i, code in self._lacking.items():
@@ -170,15 +198,23 @@ class ScanClass:
         """Find out what is behind the refusals of the last scan, or try again what was refused
         once; True when there is a better plan now, and the scan should be repeated.
         """
+        guilty = {self.scan.reads[i]: c for i, c in self.scan.refusals.items() if c in REFUSES}
+        again = list(self._holes.due(self.began_s)) if self.scan.answered else []
+        if self._holes.learning or not (guilty or again):
+            return False  # scan classes of one device learn one after the other
+        self._holes.learning = True
         before = written(self._holes.tables)
-        for i in [i for i, code in self.scan.refusals.items() if code in REFUSES]:
-            await self._bisect(self.scan.reads[i], self.scan.refusals[i], ask)
-        for table, span in self._holes.due() if self.scan.answered else ():
-            await self._try_again(table, span, ask)
+        try:
+            for refused, code in guilty.items():
+                await self._bisect(refused, code, ask)
+            for table, span in again:
+                await self._try_again(table, span, ask)
+        finally:
+            self._holes.learning = False
         if written(self._holes.tables) == before:
             return False
-        await self._holes.keep()
         self._lay()
+        await self._holes.keep()
         log.info("scan.planned_anew", stream=self.stream, requests=len(self.scan),
                  quarantined=[self._names[i] for i in self._lacking])  # fmt: skip
         return True
@@ -194,7 +230,7 @@ class ScanClass:
             }
         )
         known = self._holes.tables[table]
-        if code == FAILURE and (len(inside) == 1 or not self._holes.may_doubt()):
+        if code == FAILURE and (len(inside) == 1 or not self._holes.may_doubt(self.began_s)):
             return  # most likely a fault of the device, not of the address
         limit = MAX_BITS if table in BIT_TABLES else self._config.max_registers
         before = dict(known.refused)

@@ -9,9 +9,9 @@ from agent.config.base import Context
 from agent.config.load import loads
 from agent.core.quality import Quality
 from agent.core.stats import Stats
+from agent.links.pace import SLOTS, first_due_s
 from agent.plugins import installed
 from agent.runtime.clock import SystemClock
-from agent.sources.modbus import SLOTS, first_due_s
 from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from tests.polling import modbus, polling
 from tests.tools import until

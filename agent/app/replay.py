@@ -1,0 +1,127 @@
+"""The whole agent run from a recording: nothing is asked of a device, nothing is published."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from agent.app.boot import Loaded
+from agent.app.daemon import Daemon
+from agent.config.load import loads_whole, read
+from agent.config.schema import Settings
+from agent.core.errors import PermanentError
+from agent.core.stats import Stats
+from agent.core.texts import NAMESPACE
+from agent.links.player import PlayedEndpoint, Player
+from agent.links.recording import Record, RecordedClock, records
+from agent.plugins import installed
+from agent.runtime.clock import machine_id
+from agent.sources.modbus import ModbusConfig
+from agent.storage.db import open_store
+
+MODEL_S: Final = 30.0
+"""Models may take so long for the windows of one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What to run, and where.
+
+    Attributes:
+        config: Instead of the configuration in the recording. data_dir: For the journal.
+        hold: Go on until the signal to end, so that the agent can be asked.
+        told: Called with each record that was played.
+    """
+
+    file: Path
+    config: Path | None
+    data_dir: Path
+    hold: bool
+    told: Callable[[Record], None]
+
+
+async def replay(one: Replay) -> Player:
+    """Run it; what was the same as in the recording. Raises E361 to E363."""
+    tape = records(one.file)
+    head = next(tape, None)
+    if head is None:
+        raise PermanentError("the recording is empty", where=str(one.file), code="E361")
+    clock, stats = RecordedClock(head), Stats()
+    loaded = _loaded(one, head)
+    player = Player(clock)
+    async with AsyncExitStack() as stack:
+        settings = loaded.settings
+        store = await stack.enter_async_context(
+            open_store(one.data_dir, settings.journal, clock, stats, machine_id())
+        )
+        for code, text in head["texts"].items():
+            store.state.set(NAMESPACE, code, text)
+        daemon = Daemon(loaded, store, clock, stats)
+        daemon.ctx.shared("recorder", lambda: player)
+        for device in settings.devices.values():
+            daemon.ctx.shared(*_endpoint(device, player, clock))
+        running = asyncio.create_task(daemon.run(stack))
+        try:
+            await _play(daemon, player, tape, one)
+        finally:
+            if one.hold:
+                await asyncio.wait({running})
+            daemon.end()
+            await running
+    return player
+
+
+async def _play(daemon: Daemon, player: Player, tape: Iterator[Record], one: Replay) -> None:
+    settings = daemon.loaded.settings
+    streams = [s for name, d in settings.devices.items() for s in _streams(name, d)]
+    first = next((r for r in tape if r["r"] != "end"), None)
+    if first is None:
+        return
+    if settings.models:
+        await _models_serve(daemon)
+    async for record in player.play(chain([first], tape), streams):
+        one.told(record)
+        if record["r"] == "row" and daemon.scoring.lanes:
+            await daemon.scoring.drain(MODEL_S)
+
+
+async def _models_serve(daemon: Daemon) -> None:
+    """A model is in service before the first row, as it was when the recording was made."""
+    wanted = {i for m in daemon.loaded.settings.models.values() for i in m.instances}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(MODEL_S):
+            while wanted - daemon.scoring.lanes.keys():  # noqa: ASYNC110 - once, at the start
+                await asyncio.sleep(0.05)
+
+
+def _streams(name: str, device: Any) -> list[str]:
+    return list(device.tag_sets(name))
+
+
+def _endpoint(device: Any, player: Player, clock: RecordedClock) -> tuple[Any, Any]:
+    return ("modbus", device.line), lambda: PlayedEndpoint(device.dial(), player, clock)
+
+
+def _loaded(one: Replay, head: Record) -> Loaded:
+    """The configuration without what reaches out of the agent."""
+    name = str(one.config or f"{one.file} (its configuration)")
+    text = head["config"] if one.config is None else read(one.config)
+    whole = loads_whole(text, name, installed())
+    return Loaded(replace(whole, settings=_inward(whole.settings, one.data_dir)), one.file)
+
+
+def _inward(settings: Settings, data_dir: Path) -> Settings:
+    return settings.model_copy(
+        update={
+            "data_dir": str(data_dir),
+            "devices": {n: d for n, d in settings.devices.items() if isinstance(d, ModbusConfig)},
+            "models": {n: m for n, m in settings.models.items() if m.file is not None},
+            "sinks": {},
+            "registries": {},
+            "commands": None,
+            "writes": None,
+        }
+    )
