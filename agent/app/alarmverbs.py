@@ -20,7 +20,7 @@ class AlarmVerbs:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._alarms = daemon.pipeline.alarms
-        self._desk = AlarmDesk(self._alarms, daemon.clock)
+        self._desk = AlarmDesk(self._alarms, daemon.clock, daemon.store.state)
 
     def table(self) -> dict[str, Verb]:
         """The verbs by name."""

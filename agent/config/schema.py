@@ -180,6 +180,8 @@ class JournalConfig(Section):
     """The most that a power cut can cost. Alarms and states are committed at once."""
     keep_s: Seconds = Field(7 * 86400.0, alias="keep", gt=0)
     """Older rows are deleted."""
+    keep_labelled_s: Seconds = Field(90 * 86400.0, alias="keep_labelled", gt=0)
+    """Files with rows around an alarm that somebody confirmed or dismissed are kept so long."""
     max_size: Bytes = Field(2_000_000_000, ge=1_000_000)
     """The journal's files never hold more."""
     min_free: Bytes = 200_000_000

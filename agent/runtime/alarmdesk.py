@@ -4,9 +4,11 @@ import difflib
 from dataclasses import replace
 from typing import Final
 
+from agent.core import pins
 from agent.core.alarm_life import Label, Standing, quiet
 from agent.core.errors import PermanentError
-from agent.core.ports import Clock
+from agent.core.pins import span
+from agent.core.ports import Clock, StateStore
 from agent.runtime.alarmlist import AlarmList
 
 LONGEST_S: Final = 30 * 86400.0
@@ -16,8 +18,8 @@ LONGEST_S: Final = 30 * 86400.0
 class AlarmDesk:
     """Acts on the list of alarms in somebody's name; who may do so is decided before."""
 
-    def __init__(self, alarms: AlarmList, clock: Clock) -> None:
-        self._alarms, self._clock = alarms, clock
+    def __init__(self, alarms: AlarmList, clock: Clock, state: StateStore) -> None:
+        self._alarms, self._clock, self._state = alarms, clock, state
 
     def acknowledge(self, name: str, by: str) -> list[str]:
         """*name* (``*``: all) has been seen; which ones had not been."""
@@ -47,9 +49,19 @@ class AlarmDesk:
         return self._alarms.change(self._found(name).unshelve(), by)
 
     def label(self, name: str, label: Label, by: str) -> Standing:
-        """Say of what stands whether it is a true alarm; whoever says so has seen it."""
+        """Say of what stands whether it is a true alarm; whoever says so has seen it. The rows
+        around it are kept longer than others.
+        """
         one = self._found(name)
+        self._pin(one)
         return self._alarms.change(replace(one.acknowledged(by), label=label), by)
+
+    def _pin(self, one: Standing) -> None:
+        rows = span(one.since_ns, self._clock.wall_ns())
+        self._state.set(pins.NAMESPACE, f"{one.alarm} {one.since_ns}", rows)
+        kept = self._state.items(pins.NAMESPACE)
+        for key in sorted(kept, key=lambda k: int(kept[k][0]))[: -pins.MOST]:
+            self._state.set(pins.NAMESPACE, key, None)
 
     def _found(self, name: str) -> Standing:
         if name in self._alarms.standing:

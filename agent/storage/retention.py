@@ -1,10 +1,12 @@
 """Retention: what must go, and what is remembered of it."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from agent.core.pins import NAMESPACE
 from agent.core.ports import Clock
 from agent.storage.database import Database
 from agent.storage.rows import ALARMS, Owed
@@ -28,6 +30,8 @@ class Limits(Protocol):
     def commit_s(self) -> float: ...
     @property
     def keep_s(self) -> float: ...
+    @property
+    def keep_labelled_s(self) -> float: ...
     @property
     def max_size(self) -> int: ...
     @property
@@ -66,8 +70,8 @@ class Retention:
         self._cap: int | None = None
 
     def find(self, db: Database, limits: Limits, clock: Clock, free: int) -> Victims:
-        """What is beyond a limit: files delivered to everybody first, then the oldest rows,
-        alarms last, and those only beyond their own share.
+        """What is beyond a limit: files delivered to everybody first, then the oldest rows, then
+        those around labelled alarms, alarms last, and those only beyond their own share.
 
         *free* is the room on the disk, bytes. When it is short the journal only makes room for
         itself, so that it grows no more. By age nothing goes while the clock may be wrong.
@@ -86,7 +90,10 @@ class Retention:
         _many_alarms(db, int(limits.max_size * ALARM_SHARE), found)
         if found.rows or clock.state != "synced":
             return found
-        return _oldest(db, clock.wall_ns() - int(limits.keep_s * 1e9))
+        now_ns = clock.wall_ns()
+        return _oldest(
+            db, now_ns - int(limits.keep_s * 1e9), now_ns - int(limits.keep_labelled_s * 1e9)
+        )
 
     def room(self, db: Database, need: int) -> Victims:
         """Files to unlink at once, since the disk is full and no commit is possible."""
@@ -98,7 +105,8 @@ class Retention:
         """Files that together give *need* bytes, delivered ones first; how many are missing."""
         files = {n: _of_file(db, n) for n in sorted(db.files.known)}
         done = {n for n, rows in files.items() if all(self._delivered(v.owed) for v in rows)}
-        for number in sorted(files, key=lambda n: (n not in done, n)):
+        pinned = _pinned(db)
+        for number in sorted(files, key=lambda n: (n in pinned, n not in done, n)):
             if need <= 0:
                 break
             need -= db.files.known[number].bytes
@@ -229,13 +237,30 @@ def _many_alarms(db: Database, quota: int, found: Victims) -> None:
         size -= length
 
 
-def _oldest(db: Database, before_ns: int) -> Victims:
-    """Files, blocks of the head and alarm events that ended before a time."""
+def _pinned(db: Database) -> set[int]:
+    """Files that hold rows around an alarm that somebody has labelled."""
+    found: set[int] = set()
+    for (text,) in db.conn.execute("SELECT json FROM state WHERE ns = ?", (NAMESPACE,)):
+        first, last = json.loads(text)
+        rows = db.conn.execute(
+            "SELECT DISTINCT file FROM sealed WHERE t1 >= ? AND t0 <= ?", (first, last)
+        )
+        found.update(number for (number,) in rows)
+    return found
+
+
+def _oldest(db: Database, before_ns: int, labelled_before_ns: int) -> Victims:
+    """Files, blocks of the head and alarm events that ended before a time; files with rows around
+    labelled alarms before a time of their own.
+    """
     found = Victims("age")
-    for (number,) in db.conn.execute(
-        "SELECT file FROM sealed GROUP BY file HAVING max(t1) < ?", (before_ns,)
-    ).fetchall():
-        _choose(db, number, _of_file(db, number), found)
+    old = db.conn.execute(
+        "SELECT file, max(t1) FROM sealed GROUP BY file HAVING max(t1) < ?", (before_ns,)
+    ).fetchall()
+    pinned = _pinned(db) if old else set()
+    for number, end_ns in old:
+        if number not in pinned or end_ns < labelled_before_ns:
+            _choose(db, number, _of_file(db, number), found)
     for stream, epoch, first, last, t0, t1 in db.conn.execute(
         "SELECT stream, epoch, first, last, t0, t1 FROM head ORDER BY id LIMIT ?", (MANY,)
     ):

@@ -27,8 +27,8 @@ T0 = 1_700_000_000_000_000_000
 
 
 def settings(**changed):
-    base = {"commit_s": 0.05, "keep_s": 7 * 86400.0, "max_size": 2_000_000_000, "min_free": 0,
-            "wear_per_day": 10**12}  # fmt: skip
+    base = {"commit_s": 0.05, "keep_s": 7 * 86400.0, "keep_labelled_s": 90 * 86400.0,
+            "max_size": 2_000_000_000, "min_free": 0, "wear_per_day": 10**12}  # fmt: skip
     return SimpleNamespace(**(base | changed))
 
 

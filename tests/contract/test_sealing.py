@@ -230,6 +230,47 @@ def _gone(stats):
     return stats.values.get("journal.evicted_rows", 0) // 600
 
 
+async def test_rows_around_a_labelled_alarm_go_after_all_others(tmp_path):
+    """Room is made by younger files first, whoever still waits for them."""
+    clock, stats = ManualClock(T0), Stats()
+    async with store(tmp_path, stats, clock, max_size=1_000_000, tidy_s=0.0) as s:
+        await s.state.put("pin", f"hot {T0}", [T0 + 10, T0 + 20])
+        for day in range(6):
+            s.journal.put(noise(day))
+            await until(lambda n=day: count(tmp_path, "sealed") + _gone(stats) > n)
+            await s.journal.flush()
+            clock.advance(86_400)
+        for _ in range(3):
+            await s.journal.flush()
+        got = await values(s.journal.outbox("late"))
+    assert sum(p.stat().st_size for p in files(tmp_path)) < 1_000_000
+    assert _gone(stats) >= 2
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        kept = [t0 for (t0,) in db.execute("SELECT t0 FROM sealed ORDER BY t0")]
+    db.close()
+    assert kept[0] == T0
+    assert kept[1] > T0 + 600
+    assert got == []
+
+
+async def test_rows_around_a_labelled_alarm_have_an_age_of_their_own(tmp_path):
+    """`keep` ends the others, `keep_labelled` them, also after a restart."""
+    clock, ages = ManualClock(T0), {"keep_s": 3600.0, "keep_labelled_s": 10 * 86_400.0}
+    async with store(tmp_path, clock=clock, **ages) as s:
+        for day in range(2):
+            s.journal.put(rows(day * 86_400, 600))
+            await until(lambda n=day: count(tmp_path, "sealed") == n + 1)
+            clock.advance(86_400)
+        await s.state.put("pin", f"hot {T0}", [T0 + 10**9, T0 + 2 * 10**9])
+    async with store(tmp_path, clock=clock, tidy_s=0.0, **ages) as s:
+        await until(lambda: count(tmp_path, "sealed") == 1)
+        first = await s.journal.read("pump", 1000)
+        assert first is not None
+        assert first.t[0] == T0
+        clock.advance(10 * 86_400)
+        await until(lambda: count(tmp_path, "sealed") == 0)
+
+
 async def test_alarms_outlive_values(tmp_path):
     """However small the journal may be: alarms go only beyond a share of their own."""
     async with store(tmp_path, max_size=200_000, tidy_s=0.0) as s:

@@ -1,5 +1,9 @@
 """What people do with alarms, asked for over the broker: on the wire, and in the trail."""
 
+import json
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from agent.storage.audit import read_trail, verify
@@ -17,7 +21,7 @@ VERBS = ["ack", "shelve", "unshelve", "confirm", "dismiss"]
 @pytest.mark.parametrize("v5", [True, False], ids=["5", "3.1.1"])
 async def test_acknowledged_shelved_and_labelled_over_the_broker(tmp_path, v5):
     """Each request is answered, changes what `_alarms` says, and stands in the trail with who
-    asked, in whose name, and why.
+    asked, in whose name, and why; the rows around a labelled alarm are pinned.
     """
     image = RegisterImage(100)
     image.holding[0] = 70
@@ -63,6 +67,12 @@ async def test_acknowledged_shelved_and_labelled_over_the_broker(tmp_path, v5):
                 refused = await said(asker, "id-none")
                 assert (refused["ok"], refused["error"]["code"]) == (False, "E787")
             rows = read_trail(agent.data_dir)
+            with closing(sqlite3.connect(agent.data_dir / "journal.db")) as db:
+                found = db.execute("SELECT key, json FROM state WHERE ns = 'pin'").fetchall()
+    ((name, span),) = found
+    first, last = json.loads(span)
+    assert name.split() == ["full", str(first + 600 * 10**9)]
+    assert last - first >= 1200 * 10**9
     assert verify(rows) == ""
     asked = [
         (r["actor"].split(":")[0], r["facts"]["verb"], r["facts"]["args"].get("by"),

@@ -21,7 +21,12 @@ from tests.tools import until
 pytestmark = pytest.mark.needs("mosquitto")
 
 LIMITS = SimpleNamespace(
-    commit_s=1.0, keep_s=86400.0, max_size=10**9, min_free=0, wear_per_day=10**12
+    commit_s=1.0,
+    keep_s=86400.0,
+    keep_labelled_s=86400.0,
+    max_size=10**9,
+    min_free=0,
+    wear_per_day=10**12,
 )
 
 

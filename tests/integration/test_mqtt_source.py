@@ -152,7 +152,12 @@ def send(p, numbers):
 async def kept(folder):
     """The values of ``n`` in the journal of an agent that does not run."""
     limits = SimpleNamespace(
-        commit_s=1.0, keep_s=86400.0, max_size=10**9, min_free=0, wear_per_day=10**12
+        commit_s=1.0,
+        keep_s=86400.0,
+        keep_labelled_s=86400.0,
+        max_size=10**9,
+        min_free=0,
+        wear_per_day=10**12,
     )
     async with open_store(folder / "data", limits, SystemClock(), Stats(), "m") as store:
         batch = await store.journal.read("m1", 10_000)

@@ -37,7 +37,7 @@ class Bench:
         self.clock, self.sent = clock, []
         self.alarms = AlarmList(store.journal, store.state, self.sent.append, clock, Stats())
         self.alarms.known = {s.name: s for s in SPECS}
-        self.desk = AlarmDesk(self.alarms, clock)
+        self.desk = AlarmDesk(self.alarms, clock, store.state)
         self.lists = 0
         self.alarms.changed = self._changed
 
