@@ -12,6 +12,9 @@ _KEPT: Final = 360
 _EVERY_S: Final = 10.0
 """The rate is over the last hour: points every 10 s."""
 
+_LEAST_S: Final = 60.0
+"""Over less than this a rate says nothing."""
+
 
 class Meter:
     """Takes what a connection has carried so far, as often as it likes."""
@@ -42,7 +45,7 @@ class Meter:
 
     def _per_day(self, now_s: float) -> float:
         at_s, total = self._points[0]
-        return (self._total - total) / max(now_s - at_s, 1.0) * DAY_S
+        return (self._total - total) / max(now_s - at_s, _LEAST_S) * DAY_S
 
     def facts(self) -> Mapping[str, Any]:
         """What the retained status says of the budget; empty without one."""

@@ -86,8 +86,13 @@ class Uplink:
         return self._outbox.depth()
 
     def oldest_age_s(self) -> float:
-        """Age of the oldest row not acknowledged, s; 0.0 when there is none."""
+        """Age of the oldest row not acknowledged, s; 0.0 when there is none.
+
+        What is held back on purpose is not behind: it does not count.
+        """
         oldest = self._outbox.oldest_ns()
+        if self.connected and self._thin is not None and self.depth() <= self._rows_open():
+            oldest = min((_began_ns(s) for s in self._open.values()), default=None)
         return 0.0 if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
 
     def budget(self) -> Mapping[str, Any]:
@@ -302,6 +307,11 @@ class Uplink:
 
     def _count(self) -> None:
         self._meter.take(self._sink.traffic(), self._thin.thinned if self._thin is not None else 0)
+
+
+def _began_ns(stored: Stored) -> int:
+    record = stored.record
+    return int(record.t[0]) if isinstance(record, Batch) else record.t_ns
 
 
 def _key(stored: Stored) -> Key:

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agent.config.base import Context
+from agent.config.schema import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch, Origin
 from agent.core.errors import AgentError, TransientError
@@ -16,7 +18,9 @@ from agent.core.ports import Lane, Rejected, Stored
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.runtime.clock import SystemClock
+from agent.runtime.uplink import Uplink
 from agent.sinks.mqtt_json import MqttJsonConfig
+from agent.storage.db import open_store
 from simulators.broker import Broker, Collector
 from simulators.proxy import OldBroker, Proxy
 from tests.contracts import problems
@@ -252,3 +256,44 @@ def test_numbers_survive_the_json():
     one.record.v[:] = [[0.1 + 0.2, 1e-300]]
     values = json.loads(codec.row(one, one.record))["values"]
     assert list(values.values()) == [0.1 + 0.2, 1e-300]
+
+
+async def test_what_a_dead_link_swallowed_is_sent_again(ctx, tmp_path):
+    """The keep-alive hole: a link that is half open takes messages for as long as nobody notices.
+    None of them was acknowledged, so each follows over the next connection, in order, as history.
+    """
+    config = JournalConfig.model_validate({"commit": "100ms"})
+    clock, stats = SystemClock(), Stats()
+    with Broker() as broker, Collector(broker.url, "#") as seen:
+        async with (
+            Proxy(broker.port) as link,
+            open_store(tmp_path, config, clock, stats, "m") as store,
+        ):
+            far = sink(ctx, f"mqtt://127.0.0.1:{link.port}", ack_timeout="1s", keepalive="1s")
+            uplink = Uplink("plant", lambda: far, store.journal, clock, stats, thin=None,
+                            history_rate=10.0, facts=dict, alarms=list)  # fmt: skip
+
+            def put(n):
+                for _ in range(n):
+                    batch = stored().record
+                    uplink.offer(store.journal.put(replace(batch, t=batch.t + 10**9)))
+
+            first = asyncio.create_task(uplink.run())
+            await until(lambda: uplink.connected)
+            put(5)
+            await until(lambda: uplink.depth() == 0)
+            link.mode = "half_open"
+            put(20)
+            with pytest.raises(TransientError):
+                await first
+            assert uplink.depth() == 20
+            link.mode = "pass"
+            second = asyncio.create_task(uplink.run())
+            await until(lambda: uplink.depth() == 0)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+        await until(lambda: seen.json("north/g1/history/#"))
+        live = [m["seq"] for m in seen.json("north/g1/data/#")]
+        again = [(m["from"], m["seq"]) for m in seen.json("north/g1/history/#")]
+    assert live == [1, 2, 3, 4, 5]
+    assert [s for a, b in again for s in range(a, b + 1)] == list(range(6, 26))

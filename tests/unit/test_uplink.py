@@ -410,3 +410,20 @@ async def test_a_budget_that_runs_out_holds_the_backlog_and_never_an_alarm(tmp_p
             b.clock.elapsed_s = 1e6
             await until(lambda: b.far.rows("history") == [(1, 1)])
             await until(lambda: b.far.status[-1]["budget"]["rung"] == 0)
+
+
+async def test_what_is_held_back_is_not_behind(tmp_path):
+    """A mean of ten minutes holds rows for ten minutes: no alarm on a backlog comes of that."""
+    async with bench(tmp_path, thin=True) as b, b.connected():
+        b.put(1)
+        await b.caught_up()
+        b.put(1)
+        b.clock.now_ns += 600 * 10**9
+        assert b.uplink.depth() == 1
+        assert b.uplink.oldest_age_s() == 0.0
+        b.far.hold = True
+        b.put(2)
+        await until(lambda: b.far.waiting)
+        assert b.uplink.oldest_age_s() > 0
+        b.far.answer()
+        await b.caught_up()
