@@ -77,19 +77,32 @@ def native(tag: Tag, value: float) -> float | bool:
     return int(value) if value.is_integer() else value
 
 
-def _natives(tags: TagSet, v: NDArray[np.float64]) -> list[list[Any]]:
-    """Values (n, k) as n rows, each value in its tag's own JSON type."""
+def _natives(tags: TagSet, v: NDArray[np.float64]) -> list[Any]:
+    """Values (k,) of one row, each in its tag's own JSON type."""
     if tags.whole:
         with np.errstate(invalid="ignore"):
             whole = v.astype(np.int64)
         if (whole == v).all():
             return list(whole.tolist())
-    rows: list[list[Any]] = v.tolist()
+    values: list[Any] = v.tolist()
     for i in tags.typed:
-        tag = tags.tags[i]
-        for values in rows:
-            values[i] = native(tag, values[i])
-    return rows
+        values[i] = native(tags.tags[i], values[i])
+    return values
+
+
+def _column(tag: Tag, v: NDArray[np.float64], *, compact: bool) -> list[Any]:
+    """Values (n,) of one tag in its own JSON type; *compact*: whole numbers without a point."""
+    if tag.form == "boolean":
+        return [native(tag, x) for x in v.tolist()]
+    if tag.form == "integer" or compact:
+        with np.errstate(invalid="ignore"):
+            whole = v.astype(np.int64)
+        same = whole == v
+        if same.all():
+            return list(whole.tolist())
+        if same.any():
+            return _short(v.tolist())
+    return list(v.tolist())
 
 
 def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS, *, compact: bool = False) -> bytes:
@@ -112,7 +125,7 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS, *, compact: bool
     bad = q < Quality.UNCERTAIN
     if bad.any():
         v = np.where(bad, np.nan, v)
-    values = _natives(batch.tags, (shortest(v) if compact else v)[None, :])[0]
+    values = _natives(batch.tags, shortest(v) if compact else v)
     for i, column in spelled.items():
         values[i] = column[-1]
     _put_values(message, batch.tags, values, part, compact=compact)
@@ -162,8 +175,8 @@ def history(
     spelled, q = spell(batch, texts)
     names, usual = batch.tags.short, _usual(q)
     v = np.where(q < Quality.UNCERTAIN, np.nan, batch.v)
-    rows = _natives(batch.tags, shortest(v) if compact else v)
-    columns: list[Any] = list(zip(*rows, strict=True))
+    v = shortest(v) if compact else v
+    columns = [_column(tag, v[:, i], compact=compact) for i, tag in enumerate(batch.tags)]
     for i, column in spelled.items():
         columns[i] = column
     message = _head(stored)
@@ -176,7 +189,7 @@ def history(
     message["q"] = word(usual)
     if compact:
         del message["v"]
-        message["k"], message["v"] = batch.tags.schema_id, [_short(c) for c in columns]
+        message["k"], message["v"] = batch.tags.schema_id, columns
     else:
         message["values"] = dict(zip(names, columns, strict=True))
     differs = q != usual
@@ -190,7 +203,7 @@ def history(
             ends = [timestamp(t) for t in batch.t.tolist()]
             starts = [timestamp(t) for t in batch.window.tolist()]
             message["window"] = [list(p) for p in zip(starts, ends, strict=True)]
-    return zlib.compress(orjson.dumps(message), 9 if compact else 1)
+    return zlib.compress(orjson.dumps(message), 6 if compact else 1)
 
 
 def _runs(q: NDArray[np.uint8], usual: int) -> dict[str, list[int]]:

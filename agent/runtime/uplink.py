@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -16,6 +15,7 @@ from agent.core.stats import Stats
 from agent.core.tag import TagSet
 from agent.runtime.budget import Budget
 from agent.runtime.meter import Meter
+from agent.runtime.records import began_ns, by_row, is_late
 from agent.runtime.thin import Thin
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class Uplink:
         """
         oldest = self._outbox.oldest_ns()
         if self.connected and self._thin is not None and self.depth() <= self._rows_open():
-            oldest = min((_began_ns(s) for s in self._open.values()), default=None)
+            oldest = min((began_ns(s) for s in self._open.values()), default=None)
         return 0.0 if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
 
     def budget(self) -> Mapping[str, Any]:
@@ -115,10 +115,10 @@ class Uplink:
         queue = self._urgent if alarm else self._live
         behind = self._alarms_behind if alarm else self._strict and self._draining
         after = behind and stored.durable
-        if not self.connected or after or len(queue) >= LIVE_BOUND or _late(stored):
+        if not self.connected or after or len(queue) >= LIVE_BOUND or is_late(stored):
             self._leave(stored)
             return
-        for one in _rows(stored):
+        for one in by_row(stored):
             self._outbox.claim(one)
             passed = self._thin(one) if self._thin is not None else one
             if passed is not None:
@@ -309,19 +309,8 @@ class Uplink:
         self._meter.take(self._sink.traffic(), self._thin.thinned if self._thin is not None else 0)
 
 
-def _began_ns(stored: Stored) -> int:
-    record = stored.record
-    return int(record.t[0]) if isinstance(record, Batch) else record.t_ns
-
-
 def _key(stored: Stored) -> Key:
     return (stored.stream, stored.epoch, stored.last)
-
-
-def _late(stored: Stored) -> bool:
-    """Rows older than one seen before. Without a disk they go live: there is no other way."""
-    late = stored.record.late if isinstance(stored.record, Batch) else None
-    return late is not None and bool(late.any()) and stored.durable
 
 
 def _first(group: BaseExceptionGroup[AgentError]) -> BaseException:
@@ -329,26 +318,3 @@ def _first(group: BaseExceptionGroup[AgentError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _rows(stored: Stored) -> list[Stored]:
-    """One record per row: the live lane carries one message per scan."""
-    batch = stored.record
-    if not isinstance(batch, Batch) or len(batch) == 1:
-        return [stored]
-    return [
-        replace(stored, first=stored.first + i, last=stored.first + i, record=_row(batch, i))
-        for i in range(len(batch))
-    ]
-
-
-def _row(batch: Batch, i: int) -> Batch:
-    s = slice(i, i + 1)
-    return replace(
-        batch,
-        t=batch.t[s],
-        v=batch.v[s],
-        q=batch.q[s],
-        late=None if batch.late is None else batch.late[s],
-        window=None if batch.window is None else batch.window[s],
-    )
