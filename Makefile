@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev
 
-.PHONY: setup check test fault demo bench bench-book test-systemd lock
+.PHONY: setup check test fault demo bench bench-book test-systemd lock crash
 
 setup: $(VENV)/.ready
 
@@ -33,6 +33,10 @@ demo: setup
 fault: setup
 	$(BIN)/pytest -m "slow" tests/fault
 	EDGE_AGENT_MUTANTS=10000 $(BIN)/pytest tests/config/test_fuzz.py
+
+# Power cuts as root: every promise kept, every broken build caught. Goes on where it was broken off.
+crash: setup
+	$(BIN)/python -m tests.crash $(if $(CUTS),--cuts $(CUTS)) $(if $(PART),--part $(PART))
 
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME)

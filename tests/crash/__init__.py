@@ -1,0 +1,1 @@
+"""The power-cut rig: a writer, what it was promised, and every way to pull its plug."""
