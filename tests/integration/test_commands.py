@@ -13,6 +13,7 @@ from agent.config.schema import CommandsSection, JournalConfig
 from agent.core.errors import PermanentError
 from agent.core.requests import Declined, Request, Verb
 from agent.core.stats import Stats
+from agent.links.mqtt_dial import Dial
 from agent.runtime.command_ids import CommandIds
 from agent.runtime.commands import REFUSALS_BURST, RUNNING, WAITING, Commands
 from agent.sinks.mqtt_json import MqttJsonConfig
@@ -93,7 +94,7 @@ async def channel(broker, folder, *, v5=True, **rules):
     async with opened(folder) as store:
         one = Channel(store, ctx, **rules)
         sink = MqttJsonConfig.model_validate(raw).build("plant", ctx)
-        sink._v5, sink.offer = v5, one.commands.offer
+        sink._dial, sink.offer = Dial(ctx.clock, v5=v5), one.commands.offer
         running = asyncio.create_task(one.commands.run())
         try:
             async with sink:
@@ -386,7 +387,7 @@ async def test_a_broker_that_forbids_listening_still_gets_its_values(tmp_path):
         ctx = Context(Now(), Stats(), "g1", ROOT, tmp_path)
         raw = {"type": "mqtt_json", "connect": url}
         sink = MqttJsonConfig.model_validate(raw).build("plant", ctx)
-        sink._v5, sink.offer = False, [].append
+        sink._dial, sink.offer = Dial(ctx.clock, v5=False), [].append
         async with sink:
             await sink.publish_alarms([])
         assert ctx.stats.values["sink/plant.commands_refused"] == 1
