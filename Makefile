@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev
 
-.PHONY: setup check test fault demo bench bench-book test-systemd lock crash
+.PHONY: setup check test fault demo bench soak bench-book test-systemd lock crash
 
 setup: $(VENV)/.ready
 
@@ -40,6 +40,10 @@ crash: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(NAME)
+
+# A day of cycles of ten devices in a quarter of an hour: does anything grow?
+soak: setup
+	$(BIN)/python -m benchmarks cycles_86400
 
 # Every figure, into the tables of the page; its prose is by hand.
 bench-book: setup

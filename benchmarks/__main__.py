@@ -16,6 +16,7 @@ from benchmarks import (
     latency,
     line,
     scan,
+    soak,
     sparkplug,
     store,
     worker,
@@ -39,6 +40,8 @@ BENCHES = (
         160,
         devices.devices,
     ),
+    Bench(("cycles",), "6,000 cycles of 10 devices without growth", 75, soak.short),
+    Bench(("cycles_86400",), "86,400 cycles of 10 devices", 900, soak.whole, asked=True),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
     Bench(
         ("alarms_quiet", "alarms_flood"),
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures: list[Figure] = []
     code = 0
     for bench in BENCHES:
-        if names and not names.intersection(bench.figures):
+        if bench.asked if not names else not names.intersection(bench.figures):
             continue
         print(f"{bench.what}: about {bench.takes_s} s ...", file=sys.stderr)
         try:

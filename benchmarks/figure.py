@@ -61,12 +61,14 @@ class Bench:
         figures: Names of the figures it gives.
         takes_s: About how long it takes, s.
         measure: Runs it.
+        asked: It runs only when it is named.
     """
 
     figures: tuple[str, ...]
     what: str
     takes_s: int
     measure: Callable[[], Sequence[Figure]]
+    asked: bool = False
 
 
 def machine() -> str:

@@ -100,9 +100,10 @@ class Rig:
                 "instances": {DEVICE: {"inputs": [f"{DEVICE}/r{i}" for i in range(inputs)]}},
             }
         }
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """The configuration, as `document` is now."""
         self.config.write_text(yaml.safe_dump(self.document, sort_keys=False), encoding="utf-8")
 
 
@@ -138,7 +139,7 @@ def rig(poll: str, devices: int = 1, registers: int = REGISTERS) -> Iterator[Rig
             "sinks": {"plant": {"type": "mqtt_json", "connect": broker.url}},
         }
         made = Rig(folder, folder / "agent.yaml", broker, arrivals, document)
-        made._write()  # noqa: SLF001 - its own maker
+        made.write()
         yield made
 
 

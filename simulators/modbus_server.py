@@ -136,8 +136,12 @@ class ModbusServer:
 
 Fault = Literal[
     "ok", "late", "split", "short", "unit", "function", "tid", "bytecount", "exception", "never",
-    "close", "protocol", "garbage",
+    "close", "protocol", "garbage", "long", "glued", "drip",
 ]  # fmt: skip
+
+
+_VALUE: Final = {"ok": 0x1111, "drip": 0x1111, "glued": 0x1111, "late": 0x2222, "split": 0x2222}
+"""What the registers hold in answers that may be believed."""
 
 
 class FaultyServer:
@@ -147,8 +151,9 @@ class FaultyServer:
 
     Attributes:
         mode: May be changed at any time. ``late`` answers after ``delay_s`` with 0x2222, and
-            ``split`` in two halves, each ``delay_s`` late; every wrong answer carries 0x3333,
-            which nobody may ever publish.
+            ``split`` in two halves, each ``delay_s`` late; ``drip`` comes right byte by byte, and
+            ``glued`` right behind the answer to another request. Every wrong answer carries
+            0x3333, which nobody may ever publish.
         once: Modes of the next requests, each used up by one; then ``mode`` holds again.
         rule: Given (unit, first register), the mode of that request; None leaves it to ``mode``.
         image: Where ``ok`` takes its registers from, instead of 0x1111.
@@ -203,9 +208,16 @@ class FaultyServer:
         if mode == "ok" and self.image is not None:
             data = self.image.table(fc)[first : first + count].astype(">u2").tobytes()
         else:
-            value = {"ok": 0x1111, "late": 0x2222, "split": 0x2222}.get(mode, 0x3333)
+            value = _VALUE.get(mode, 0x3333)
             data = struct.pack(">H", value) * count
         answer = _frame(mode, tid, unit, fc, data)
+        if mode == "glued":
+            answer = _frame("tid", tid, unit, fc, b"\x33\x33" * count) + answer
+        if mode == "drip":
+            for byte in answer[:-1]:
+                writer.write(bytes((byte,)))
+                await asyncio.sleep(0.001)
+            answer = answer[-1:]
         half = len(answer) // 2 if mode == "split" else 0
         if half:
             await asyncio.sleep(self.delay_s)
@@ -224,6 +236,8 @@ def _frame(mode: Fault, tid: int, unit: int, fc: int, data: bytes) -> bytes:
         return struct.pack(">HHHBBB", tid, 0, 3, unit, fc | 0x80, 4)
     if mode == "short":
         data, size = data[:-2], size - 2
+    if mode == "long":
+        data, size = data + data[:2], size + 2
     if mode == "bytecount":
         size += 2
     head = struct.pack(

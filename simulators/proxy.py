@@ -15,6 +15,7 @@ class Proxy:
         mode: ``pass``; ``half_open`` swallows what comes and answers nothing; ``corrupt`` flips
             one bit of each piece that comes back; ``refuse`` closes new connections at once.
         delay_s: Added to each piece, both ways.
+        connections: How many so far.
         carried: Bytes that came from either side: what TCP carries, without its heads.
     """
 
@@ -23,8 +24,7 @@ class Proxy:
         self._target, self._tls = target, tls
         self.mode: Mode = "pass"
         self.delay_s = 0.0
-        self.carried = 0
-        self.port = 0
+        self.connections = self.carried = self.port = 0
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None] | None] = set()
@@ -48,6 +48,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         self._writers.add(writer)
         self._serving.add(task := asyncio.current_task())
         with suppress(OSError):

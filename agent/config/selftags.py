@@ -38,6 +38,7 @@ FIXED: Final = (
     "journal.written_bytes",
     "loop.lateness_ms.p50",
     "loop.lateness_ms.p99",
+    "loop.tasks",
     "models.out",
     "open_files",
     "pipeline.rows",

@@ -216,6 +216,7 @@ class Endpoint:
                     self._tried.set()
                     self._up.set()
                     await asyncio.shield(line.gone)
+                    by_us = line.ended
                     self.error = self.error or "connection lost"
                 finally:
                     self._up.clear()
@@ -226,7 +227,7 @@ class Endpoint:
                     attempt = 0  # else a unit that lies outruns its own pauses, and is first again
                 if not line.flaw:
                     self._forgive()
-                elif line.sound:
+                if line.sound and by_us:
                     continue  # we ended a connection that worked: have another at once
             self._tried.set()
             cap_s = min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(attempt, 10))

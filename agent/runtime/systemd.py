@@ -62,13 +62,14 @@ class Pulse:
         self._reason = ""
 
     async def run(self) -> None:
-        """Beat until cancelled; observes ``loop.lateness_ms``."""
+        """Beat until cancelled; observes ``loop.lateness_ms``, counts ``loop.tasks``."""
         while True:
             self._beat()
             due_s = self._clock.mono_s() + self.period_s
             await asyncio.sleep(self.period_s)
             late_s = max(0.0, self._clock.mono_s() - due_s)
             self._stats.observe("loop.lateness_ms", late_s * 1e3)
+            self._stats.set("loop.tasks", len(asyncio.all_tasks()))
 
     def _beat(self) -> None:
         reason = self._alive()

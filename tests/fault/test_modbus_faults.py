@@ -16,40 +16,10 @@ from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from tests.polling import modbus, polling
 from tests.tools import until
 
-WRONG = {
-    "late": Quality.BAD_COMM,
-    "split": Quality.BAD_COMM,
-    "short": Quality.BAD_COMM,
-    "unit": Quality.BAD_COMM,
-    "function": Quality.BAD_COMM,
-    "tid": Quality.BAD_COMM,
-    "bytecount": Quality.BAD_COMM,
-    "protocol": Quality.BAD_COMM,
-    "garbage": Quality.BAD_COMM,
-    "never": Quality.BAD_COMM,
-    "exception": Quality.BAD_DEVICE,
-    "close": Quality.BAD_NOT_CONNECTED,
-}
-
 
 @pytest.fixture
 def ctx(tmp_path):
     return Context(SystemClock(), Stats(), "g", "edge/g", tmp_path)
-
-
-@pytest.mark.parametrize("mode", WRONG)
-async def test_no_wrong_answer_becomes_a_value(ctx, mode):
-    """A wrong answer is a Bad row with its reason; the rows are right when the device is."""
-    async with FaultyServer(delay_s=0.08) as server:
-        source = modbus(server.url, timeout="50ms").build("d", ctx)
-        async with polling(source) as rows:
-            await until(rows.good)
-            server.mode = mode
-            await until(lambda: rows.last_q() == WRONG[mode])
-            server.mode = "ok"
-            seen = len(rows.good())
-            await until(lambda: len(rows.good()) > seen + 5, within_s=10)
-            assert rows.values() == {float(0x1111)}
 
 
 @pytest.mark.parametrize("mode", ["late", "split"])

@@ -14,8 +14,6 @@ from tests.polling import modbus, polling
 from tests.tools import until
 
 RIGHT = 0x1111
-HARMLESS = ("split", "drip", "glued", "noise")
-HARMFUL = ("late", "never", "short", "long", "unit", "function", "bytecount", "corrupt")
 
 
 @pytest.fixture
@@ -45,29 +43,6 @@ async def test_registers_of_two_units_on_one_line(ctx, device):
     async with polling(one, two) as rows:
         await until(lambda: len(rows.good("d1")) > 5 and len(rows.good("d2")) > 5)
     assert (rows.values("d1"), rows.values("d2")) == ({float(RIGHT)}, {22.0})
-
-
-@pytest.mark.parametrize("mode", HARMLESS)
-async def test_a_right_answer_is_found_in_whatever_surrounds_it(ctx, device, mode):
-    """Pieces, noise and half of another frame do not hide an answer."""
-    device.mode = mode
-    async with polling(line(device).build("d", ctx)) as rows:
-        await until(lambda: len(rows.good()) >= 5)
-    assert rows.values() == {float(RIGHT)}
-
-
-@pytest.mark.parametrize("mode", HARMFUL)
-async def test_no_wrong_answer_becomes_a_value(ctx, device, mode):
-    """Whatever comes that is not the answer gives Bad rows; good ones come back by themselves."""
-    async with polling(line(device).build("d", ctx)) as rows:
-        await until(lambda: len(rows.good()) >= 3)
-        device.mode = mode
-        await until(lambda: len([b for b in rows.of() if b.q[0, 0] < 64]) >= 4, within_s=10)
-        assert rows.last_q() in {Quality.BAD_COMM, Quality.BAD_NOT_CONNECTED}
-        device.mode = "ok"
-        seen = len(rows.good())
-        await until(lambda: len(rows.good()) >= seen + 5, within_s=10)
-    assert rows.values() == {float(RIGHT)}
 
 
 async def test_a_late_answer_never_serves_the_next_request(ctx, device):
