@@ -13,6 +13,7 @@ SCHEMA = Path(__file__).parents[1] / "docs" / "topics.schema.json"
 _KINDS = {
     "data": "data", "_metrics": "data", "_model": "result", "history": "history",
     "_birth": "birth", "_status": "status", "_alarm": "alarm", "_alarms": "alarms",
+    "_gap": "gap", "_ledger": "ledger",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import structlog
 
 from agent import __version__
 from agent.app import plan
+from agent.app.books import Books
 from agent.app.boot import Loaded, accept, boot, keep
 from agent.app.models import Models
 from agent.app.plant import PlantView
@@ -264,6 +265,7 @@ class Daemon:
     async def housekeeping(self) -> None:
         """Each second: the rate of the pipeline, the depth of the uplinks, the line for systemd."""
         rows, at_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
+        books = Books(self.store.journal, self.uplinks, self.clock, self.stats)
         while True:
             await asyncio.sleep(1.0)
             now_rows, now_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
@@ -272,6 +274,7 @@ class Daemon:
             for name, uplink in self.uplinks.items():
                 self.stats.set(f"sink/{name}.depth", uplink.depth())
                 self.stats.set(f"sink/{name}.oldest_age_s", uplink.oldest_age_s())
+            books.tick()
             self.pipeline.tick()
             notify(self._status_line())
 

@@ -41,7 +41,7 @@ def _from_disk(folder: Path) -> list[dict[str, Any]]:
     """The same from the journal in *folder*, with what the agent would say as ``owed``."""
     import sqlite3  # noqa: PLC0415
 
-    from agent.storage.outbox import summary  # noqa: PLC0415 - NumPy, only when needed
+    from agent.storage.summary import summary  # noqa: PLC0415 - NumPy, only when needed
 
     try:
         rows = summary(folder)

@@ -285,6 +285,11 @@ def alarms(standing: Sequence[Mapping[str, Any]]) -> bytes:
     return orjson.dumps({"v": 1, **listed})
 
 
+def facts(about: Mapping[str, Any]) -> bytes:
+    """A gap or a balance."""
+    return orjson.dumps({"v": 1, **about})
+
+
 def reply(at_ns: int, facts: Mapping[str, Any]) -> bytes:
     """What became of a request."""
     return orjson.dumps({"v": 1, "ts": timestamp(at_ns), **facts})

@@ -36,6 +36,7 @@ FIXED: Final = (
     "journal.rows",
     "journal.wear_bytes_per_day",
     "journal.written_bytes",
+    "ledger.off_rows",
     "loop.lateness_ms.p50",
     "loop.lateness_ms.p99",
     "loop.tasks",

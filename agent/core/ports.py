@@ -113,6 +113,26 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Rows that will never come: ``first``..``last`` of (stream, epoch), and why.
+
+    Attributes:
+        last: None: nobody knows how many (a power cut).
+        reason: ``size`` | ``age`` | ``disk`` | ``corrupt`` | ``missing`` | ``broken`` |
+            ``power_off``.
+        t0, t1: About when they were made, ns; 0: unknown.
+    """
+
+    stream: str
+    epoch: int
+    first: int
+    last: int | None
+    reason: str
+    t0: int = 0
+    t1: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A record the far end will never take, and why."""
 
@@ -161,6 +181,10 @@ class Sink(Protocol):
 
     def traffic(self) -> int:
         """Bytes on the line since entering, both ways, without TCP and IP; 0 if nobody counts."""
+        ...
+
+    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+        """Publish on ``_gap`` or ``_ledger``; return when the far end has it."""
         ...
 
     async def lost(self) -> None:
@@ -260,6 +284,20 @@ class Outbox(Protocol):
 
         Lane ALARM gives alarm events in order; lane HISTORY gives batches of many rows of one
         stream each, in order of (epoch, seq) within a stream. Empty when nothing is owed.
+        """
+        ...
+
+    def gaps(self) -> list[Gap]:
+        """Rows that this sink will never get and was not told of yet, oldest first."""
+        ...
+
+    def gap_told(self, gap: Gap) -> None:
+        """The far end knows of it."""
+        ...
+
+    def balance(self) -> Mapping[str, Any]:
+        """By stream: ``produced`` = ``delivered`` + ``buffered`` + the sum of ``dropped``, which
+        is by reason.
         """
         ...
 

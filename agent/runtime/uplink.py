@@ -14,6 +14,7 @@ from agent.core.ports import Clock, Journal, Lane, Sink, Stored
 from agent.core.stats import Stats
 from agent.core.tag import TagSet
 from agent.runtime.budget import Budget
+from agent.runtime.losses import tell_losses
 from agent.runtime.meter import Meter
 from agent.runtime.records import began_ns, by_row, is_late
 from agent.runtime.thin import Thin
@@ -161,6 +162,8 @@ class Uplink:
                     tg.create_task(self._catch_up(), name=f"{self.name}.history")
                     tg.create_task(self._tell(), name=f"{self.name}.status")
                     tg.create_task(self._measure(), name=f"{self.name}.meter")
+                    losses = tell_losses(self._sink, self._journal, self._outbox, self._clock)
+                    tg.create_task(losses, name=f"{self.name}.losses")
             except* AgentError as group:
                 error = _first(group)
             finally:

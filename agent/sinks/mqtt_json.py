@@ -144,6 +144,14 @@ class MqttJsonSink:
         """Say (retained) which alarms stand."""
         await self._retained("_alarms", json.alarms(active))
 
+    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+        """Publish a gap or a balance; a broker that forbids the topic has said so for good."""
+        try:
+            await self._link.publish(f"{self._ctx.root}/{topic}", json.facts(facts))
+        except Refused as e:
+            self._ctx.stats.add(f"sink/{self._name}.refused_facts")
+            log.error("facts.refused", sink=self._name, topic=topic, error=str(e))  # noqa: TRY400
+
     async def _retained(self, topic: str, payload: bytes) -> None:
         try:
             await self._link.publish(f"{self._ctx.root}/{topic}", payload, retain=True)

@@ -187,6 +187,15 @@ class Committer:
         """Names are given out from now on: they stay, whatever becomes of the disk."""
         self._once_open = True
 
+    def end(self) -> None:
+        """Say that all is written, and close."""
+        if self.db is not None:
+            if not self.work.entries:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.end(self.names[1])
+            self.db.close()
+            self.db = None
+
     def fail(self, error: sqlite3.Error | OSError) -> None:
         """The disk refused: close, for what a failed fsync left there is unknown; try again."""
         if self.db is not None:

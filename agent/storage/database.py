@@ -24,6 +24,8 @@ class Database:
 
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self.conn = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        self.ended = True
+        """Did the last run end in order, as far as anybody knows."""
         self._logged_from = self._written_from = _thread_wrote()
         try:
             self._prepare()
@@ -52,6 +54,11 @@ class Database:
         self.files.close()
         with contextlib.suppress(sqlite3.Error):
             self.conn.close()
+
+    def end(self, epoch: int) -> None:
+        """The run ends in order: nothing that it made is missing."""
+        with self.transaction() as conn:
+            conn.execute("INSERT OR REPLACE INTO meta VALUES ('ended', ?)", (epoch,))
 
     def name_id(self, text: str) -> int:
         """The short number of *text*; a new one is part of the transaction under way."""
@@ -110,6 +117,7 @@ class Database:
             lineage = secrets.token_hex(4)
         (sealed,) = self.conn.execute("SELECT max(epoch) FROM sealed").fetchone()
         epoch = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch
+        self.ended = meta.get("ended", meta.get("ledger_since", 0)) == epoch
         epoch = epoch + 1 if current is None else max(epoch, current[1])
         with self.transaction() as conn:
             conn.executemany(

@@ -13,8 +13,9 @@ from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
 from agent.storage.committer import Commit
+from agent.storage.ledger import FIRST, Key, Ledger
 from agent.storage.opening import Found
-from agent.storage.outbox import FIRST, Key, Ledger, SinkOutbox
+from agent.storage.outbox import SinkOutbox
 from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
 from agent.storage.retention import (
@@ -25,7 +26,6 @@ from agent.storage.retention import (
     contiguous,
     delete_alarms,
     delete_rows,
-    remember_gap,
 )
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.state import SqlState
@@ -126,6 +126,7 @@ class SqlJournal:
             outbox = SinkOutbox(sink, self._ledger, self.writer, self._clock, self._lose)
             found = self._found
             if found is not None and (found.replaced or sink in found.sinks):
+                outbox.begin(found)
                 outbox.adopt(found, self._ledger.streams())
             else:
                 outbox.begin_now()
@@ -153,6 +154,8 @@ class SqlJournal:
         for epoch, first, last, t_ns in found.alarms:
             self._ledger.adopt((ALARMS, epoch, first, last, t_ns))
         for outbox in self._outboxes.values():
+            if self._found is None:
+                outbox.begin(found)
             outbox.adopt(found, self._ledger.streams() - before)
         self._found = self._found or found
         self.state.adopt(found)
@@ -237,12 +240,10 @@ class SqlJournal:
         stream, epoch, first, last = rows
         key = (stream, epoch)
         for outbox in self._outboxes.values():
-            owed = outbox.done(key, first, last)
+            owed = outbox.lose(rows, t0, t1, reason)
             if owed:
                 self._stats.add("journal.dropped_rows", owed)
                 self._stats.add(f"sink/{outbox.name}.dropped_rows", owed)
-                gap = (outbox.name, stream, epoch, first, last, t0, t1, reason)
-                self.writer.later(("gap", *gap[:4]), remember_gap(gap))
                 log.warning("rows.dropped", sink=outbox.name, stream=stream, rows=owed,
                             reason=reason)  # fmt: skip
         committed = self._ledger.committed.get(key)
@@ -251,6 +252,15 @@ class SqlJournal:
         committed.remove(first, last)
         if not committed and epoch != self.epoch:
             self._forget(key)
+
+    def check_ledger(self) -> int:
+        """Look whether every row owed is there; how many are not. They are lost from now on."""
+        lost = {rows for outbox in self._outboxes.values() for rows in outbox.unaccounted()}
+        for rows in lost:
+            log.error("ledger.off", code="E505", stream=rows[0], epoch=rows[1], first=rows[2],
+                      last=rows[3])  # fmt: skip
+            self._lose(rows, 0, 0, "missing")
+        return sum(rows[3] - rows[2] + 1 for rows in lost)
 
     def _forget(self, key: Key) -> None:
         del self._ledger.committed[key]

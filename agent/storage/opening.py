@@ -13,6 +13,9 @@ from agent.storage.schema import NewerFileError
 
 log = structlog.get_logger()
 
+Gone = tuple[str, str, int, int, int | None, int, int, str]
+"""sink, stream, epoch, first, last, t0, t1, reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -22,6 +25,10 @@ class Found:
         replaced: The old file was unreadable and set aside: what it held is lost.
         acked: (sink, stream, epoch) -> JSON list of intervals.
         audit: Number and hash of the last row of the audit trail.
+        ledger: (sink, stream, epoch, what) -> rows; gaps: those not told yet.
+        ledger_since: Up to this epoch nobody kept a ledger.
+        cut_off: (stream, epoch, last row, its ns) of the run before, if that did not end in
+            order: what came after these rows may be lost.
     """
 
     lineage: str
@@ -33,6 +40,10 @@ class Found:
     acked: dict[tuple[str, str, int], str] = field(default_factory=dict)
     state: dict[tuple[str, str], str] = field(default_factory=dict)
     audit: tuple[int, str] = (0, "")
+    ledger: dict[tuple[str, str, int, str], int] = field(default_factory=dict)
+    gaps: list[Gone] = field(default_factory=list)
+    ledger_since: int = 0
+    cut_off: list[tuple[str, int, int, int]] = field(default_factory=list)
 
 
 def extents(conn: sqlite3.Connection) -> list[Extent]:
@@ -49,7 +60,7 @@ def extents(conn: sqlite3.Connection) -> list[Extent]:
     return found
 
 
-def look(db: Database, lineage: str, epoch: int, *, replaced: bool) -> Found:
+def look(db: Database, lineage: str, epoch: int, *, replaced: bool, current: bool) -> Found:
     """Everything that is kept in memory while the agent runs."""
     conn = db.conn
     last = conn.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
@@ -65,7 +76,30 @@ def look(db: Database, lineage: str, epoch: int, *, replaced: bool) -> Found:
         {(s, st, e): r for s, st, e, r in conn.execute("SELECT * FROM acked")},
         {(ns, key): text for ns, key, text in conn.execute("SELECT * FROM state")},
         last or (0, ""),
+        {(s, st, e, w): n for s, st, e, w, n in conn.execute("SELECT * FROM ledger")},
+        conn.execute(
+            "SELECT sink, stream, epoch, first, last, t0, t1, reason FROM gaps ORDER BY id"
+        ).fetchall(),
+        int(dict(conn.execute("SELECT key, value FROM meta")).get("ledger_since", 0)),
+        [] if current or db.ended else _cut_off(conn, epoch - 1),
     )
+
+
+def _cut_off(conn: sqlite3.Connection, epoch: int) -> list[tuple[str, int, int, int]]:
+    """The last row of every stream of a run."""
+    ends: dict[str, int] = {}
+    for stream, e, _, last, _ in extents(conn):
+        if e == epoch:
+            ends[stream] = max(last, ends.get(stream, 0))
+    found: list[tuple[str, int, int, int]] = []
+    for stream, last in ends.items():
+        (t1,) = conn.execute(
+            "SELECT max(t1) FROM blocks WHERE epoch = ? AND last = ?"
+            " AND stream = (SELECT id FROM names WHERE text = ?)",
+            (epoch, last, stream),
+        ).fetchone()
+        found.append((stream, epoch, last, t1))
+    return found
 
 
 def is_broken(error: BaseException) -> bool:
@@ -132,7 +166,8 @@ def _open(
     try:
         reconcile(db)
         lineage, epoch = db.begin(machine_id, current)
-        return db, look(db, lineage, epoch, replaced=replaced)
+        going_on = current is not None
+        return db, look(db, lineage, epoch, replaced=replaced, current=going_on)
     except BaseException:
         db.close()
         raise

@@ -5,69 +5,21 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-from agent.core.ports import Clock, Lane, Stored
-from agent.storage.blocks import Extent
-from agent.storage.database import FILE
-from agent.storage.opening import Found, extents
+from agent.core.ports import Clock, Gap, Lane, Stored
+from agent.storage.gaps import POWER_OFF, Gaps
+from agent.storage.ledger import BEFORE, FIRST, PAST, Drops, Key, Ledger
+from agent.storage.opening import Found
 from agent.storage.ranges import Marks, Ranges, first_without
 from agent.storage.reading import Reading, read_owed
 from agent.storage.retention import Op
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.writer import Writer
 
-Key = tuple[str, int]
-"""(stream, epoch)."""
-
 Lose = Callable[[Owed, int, int, str], None]
 
 _TRIES: Final = 64
-
-
-FIRST: Final = 1
-"""Rows of each stream and epoch are numbered from 1."""
-
-
-class Ledger:
-    """Which rows there are. All of it is in memory and belongs to the loop.
-
-    Attributes:
-        known: Rows that were ever in the journal while this object lives.
-        committed: Rows on disk, by (stream, epoch).
-        next: Number of the next row of each stream in this epoch.
-    """
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.known = 0
-        self.committed: dict[Key, Ranges] = {}
-        self.next: dict[str, int] = {}
-        self.marks: dict[Key, Marks] = {}
-
-    def adopt(self, extent: Extent) -> int:
-        """Rows found on disk; how many of them were not known."""
-        stream, epoch, first, last, t0 = extent
-        key = (stream, epoch)
-        new = self.committed.setdefault(key, Ranges()).add(first, last)
-        if epoch == self.epoch:
-            return 0  # counted when they were put
-        self.marks.setdefault(key, Marks()).learn(first, t0)
-        self.known += new
-        return new
-
-    def rows(self, key: Key) -> Ranges:
-        """Every row of *key* that exists: committed, or put in this run."""
-        rows = Ranges(self.committed.get(key, ()))
-        if key[1] == self.epoch and self.next.get(key[0], FIRST) > FIRST:
-            start = next(iter(rows))[0] if rows else FIRST
-            rows.add(start, self.next[key[0]] - 1)
-        return rows
-
-    def streams(self) -> set[Key]:
-        """Every (stream, epoch) with rows."""
-        return self.committed.keys() | {(stream, self.epoch) for stream in self.next}
 
 
 class SinkOutbox:
@@ -86,15 +38,25 @@ class SinkOutbox:
         self._done_rows = 0
         self._lock = threading.Lock()
         self._dirty: set[Key] = set()
+        self._drops = Drops(name)
+        self._gaps = Gaps(name, writer.later)
 
     def begin_now(self) -> None:
         """A sink never seen before is owed what comes from now on, not what is there."""
         for key in self._ledger.streams():
-            with self._lock:
-                self._done[key] = self._ledger.rows(key)
-                self._dirty.add(key)
+            self._before(key)
         self._depth_at = -self._ledger.known
         self._remember()
+
+    def _before(self, key: Key) -> None:
+        last = self._ledger.last(key)
+        with self._lock:
+            self._done[key] = Ranges([(FIRST, last)])
+            self._dirty.add(key)
+        self._count(key, BEFORE, last)
+
+    def _count(self, key: Key, what: str, rows: int) -> None:
+        self._writer.later(("ledger", self.name, *key), self._drops.add(key, what, rows))
 
     def _remember(self) -> None:
         """Be known from now on."""
@@ -103,24 +65,46 @@ class SinkOutbox:
             ("sink", name), lambda c: _run(c, "INSERT OR IGNORE INTO sinks VALUES (?)", name)
         )
 
+    def begin(self, found: Found) -> None:
+        """What earlier runs counted and did not tell; once, before `adopt`."""
+        self._drops.adopt(found.ledger)
+        self._gaps.adopt(found.gaps)
+        here = self._ledger.streams()
+        for sink, stream, epoch in found.acked:
+            if sink == self.name and (stream, epoch) not in here and epoch != found.epoch:
+                self._fold((stream, epoch), Ranges(json.loads(found.acked[sink, stream, epoch])))
+        if self.name in found.sinks:
+            now = self._clock.wall_ns()
+            for stream, epoch, last, t_ns in found.cut_off:
+                self._gaps.add(Gap(stream, epoch, last + 1, None, POWER_OFF, t_ns, now))
+
     def adopt(self, found: Found, keys: Iterable[Key]) -> None:
-        """What an earlier run delivered of the rows of *keys*."""
+        """What an earlier run delivered of the rows of *keys*; rows that are not there any more
+        and were never accounted for are missing.
+        """
         for key in keys:
-            rows = self._ledger.rows(key)
-            stored = found.acked.get((self.name, *key))
-            if found.replaced:
-                acked = Ranges()  # twice rather than never
-            elif self.name not in found.sinks:
-                acked = rows
-            else:
-                acked = Ranges(json.loads(stored)) if stored else Ranges()
-            done = self._done.setdefault(key, Ranges())
-            with self._lock:
-                for first, last in acked:
-                    for a, b in _within(rows, first, last):
-                        self._done_rows += done.add(a, b)
-                self._dirty.add(key)
             self._behind.add(key)
+            if self.name not in found.sinks and not found.replaced:
+                self._before(key)
+                self._done_rows += len(self._ledger.rows(key))
+                continue
+            rows, last = self._ledger.rows(key), self._ledger.last(key)
+            acked = json.loads(found.acked.get((self.name, *key), "[]"))
+            here = Ranges(rows)
+            with self._lock:
+                done = self._done.setdefault(key, Ranges())
+                for a, b in acked:
+                    done.add(a, min(b, last))
+                    here.add(a, min(b, last))
+                    self._done_rows += sum(y - x + 1 for x, y in _within(rows, a, min(b, last)))
+                self._dirty.add(key)
+            old = key[1] <= found.ledger_since and key not in self._drops.rows
+            for a, b in here.missing(FIRST, last):
+                self._settle(key, a, b)
+                if old:
+                    self._count(key, BEFORE, b - a + 1)
+                else:
+                    self._missed(key, a, b, "missing")
         if found.replaced:
             self._remember()
 
@@ -142,7 +126,8 @@ class SinkOutbox:
 
     def ack(self, stored: Stored, rejected: str = "") -> None:
         self.release(stored)
-        self.done((stored.stream, stored.epoch), stored.first, stored.last)
+        key = (stored.stream, stored.epoch)
+        new = self.done(key, stored.first, stored.last)
         if rejected:
             row = (self.name, stored.stream, stored.epoch, stored.first, stored.last,
                    rejected, self._clock.wall_ns())  # fmt: skip
@@ -152,6 +137,8 @@ class SinkOutbox:
                     c, "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", *row
                 ),
             )
+            if new:
+                self._count(key, "rejected", new)
 
     def done(self, key: Key, first: int, last: int) -> int:
         """Rows first..last are owed no more; how many of them still were."""
@@ -159,20 +146,68 @@ class SinkOutbox:
             key[1] != self._ledger.epoch or key[0] not in self._ledger.next
         ):
             return 0
+        new = self._settle(key, first, last)
+        self._done_rows += new
+        return new
+
+    def _settle(self, key: Key, first: int, last: int) -> int:
         with self._lock:
             new = self._done.setdefault(key, Ranges()).add(first, last)
             if new:
                 self._dirty.add(key)
-        self._done_rows += new
         return new
 
+    def lose(self, rows: Owed, t0: int, t1: int, reason: str) -> int:
+        """Rows will never come; how many of them this sink still waited for: it has a gap."""
+        stream, epoch, first, last = rows
+        key = (stream, epoch)
+        waited = self._done.get(key, Ranges()).missing(first, last)
+        new = self.done(key, first, last)
+        if new:
+            for a, b in waited:
+                self._missed(key, a, b, reason, t0, t1)
+        return new
+
+    def _missed(
+        self, key: Key, first: int, last: int, reason: str, t0: int = 0, t1: int = 0
+    ) -> None:
+        self._count(key, reason, last - first + 1)
+        self._gaps.add(Gap(*key, first, last, reason, t0, t1))
+
+    def gaps(self) -> list[Gap]:
+        return self._gaps.waiting()
+
+    def gap_told(self, gap: Gap) -> None:
+        self._gaps.told(gap)
+
+    def balance(self) -> dict[str, Any]:
+        accounts = self._drops.accounts(self._ledger, self._done)
+        return {stream: account.facts() for stream, account in sorted(accounts.items())}
+
+    def unaccounted(self) -> list[Owed]:
+        """Rows that are owed, but neither on disk nor on their way to it: there must be none."""
+        return [
+            (*key, first, last)
+            for key in self._ledger.committed
+            for first, last in self._unaccounted(key)
+        ]
+
+    def _unaccounted(self, key: Key) -> list[tuple[int, int]]:
+        here = self._ledger.rows(key)
+        for first, last in self._done.get(key, ()):
+            here.add(first, last)
+        return here.missing(FIRST, self._ledger.last(key))
+
     def forget(self, key: Key) -> None:
-        """Nothing of *key* is left: its acknowledgements need not be kept."""
+        """Nothing of *key* is left: its acknowledgements need not be kept, only their sums."""
         with self._lock:
-            self._done.pop(key, None)
+            done = self._done.pop(key, Ranges())
             self._dirty.discard(key)
         self._behind.discard(key)
         self._claimed.pop(key, None)
+        self._fold(key, done)
+
+    def _fold(self, key: Key, done: Ranges) -> None:
         where = (self.name, *key)
         self._writer.later(
             ("acked", *where),
@@ -180,6 +215,9 @@ class SinkOutbox:
                 c, "DELETE FROM acked WHERE sink = ? AND stream = ? AND epoch = ?", *where
             ),
         )
+        gone, past = self._drops.fold(key, len(done))
+        self._writer.later(("ledger", *where), gone)
+        self._writer.later(("ledger", self.name, key[0], PAST), past)
 
     def committed(self, key: Key) -> None:
         """Rows of *key* have come to the disk: there may be something to read."""
@@ -257,6 +295,9 @@ class SinkOutbox:
     def all_dirty(self) -> None:
         """The file is a fresh one: everything is to be written again."""
         self.dirty_again(list(self._done))
+        for key, op in self._drops.all():
+            self._writer.later(("ledger", self.name, *key), op)
+        self._gaps.write_all()
         self._remember()
 
 
@@ -275,73 +316,3 @@ def _run(conn: sqlite3.Connection, sql: str, *values: object) -> None:
 
 def _run_all(conn: sqlite3.Connection, sql: str, rows: list[tuple[Any, ...]]) -> None:
     conn.executemany(sql, rows)
-
-
-def summary(data_dir: Path) -> list[dict[str, Any]]:
-    """Of each sink: ``rows`` owed, ``oldest_ns``, ``dead_letters`` and ``lost`` rows.
-
-    Reads only what is committed, whether or not the daemon runs. Raises `sqlite3.Error` when
-    there is no journal or it cannot be read.
-    """
-    conn = sqlite3.connect(f"{(data_dir / FILE).resolve().as_uri()}?mode=ro", uri=True, timeout=5)
-    try:
-        found = extents(conn) + [
-            (ALARMS, *row)
-            for row in conn.execute(
-                "SELECT epoch, min(seq), max(seq), min(t) FROM alarms GROUP BY epoch"
-            )
-        ]
-        acked = {(s, st, e): text for s, st, e, text in conn.execute("SELECT * FROM acked")}
-        return [
-            _summary(conn, sink, found, acked)
-            for (sink,) in conn.execute("SELECT name FROM sinks ORDER BY name").fetchall()
-        ]
-    finally:
-        conn.close()
-
-
-def _summary(
-    conn: sqlite3.Connection,
-    sink: str,
-    found: list[Extent],
-    acked: dict[tuple[str, str, int], str],
-) -> dict[str, Any]:
-    rows, oldest = 0, []
-    for stream, epoch, first, last, _ in found:
-        done = Ranges(json.loads(acked.get((sink, stream, epoch), "[]")))
-        for a, b in done.missing(first, last):
-            count, t0 = _there(conn, stream, epoch, a, b)
-            rows += count
-            oldest += [t0] if count else []
-    dead = conn.execute("SELECT count(*) FROM dead_letters WHERE sink = ?", (sink,)).fetchone()[0]
-    lost = conn.execute(
-        "SELECT coalesce(sum(last - first + 1), 0) FROM gaps WHERE sink = ?", (sink,)
-    ).fetchone()[0]
-    return {
-        "sink": sink,
-        "rows": rows,
-        "oldest_ns": min(oldest, default=None),
-        "dead_letters": dead,
-        "lost": lost,
-    }
-
-
-def _there(
-    conn: sqlite3.Connection, stream: str, epoch: int, first: int, last: int
-) -> tuple[int, int]:
-    """How many rows of first..last are on disk, and about when the first of them was made."""
-    if stream == ALARMS:
-        sql = "SELECT count(*), min(t) FROM alarms WHERE epoch = ? AND seq BETWEEN ? AND ?"
-        values: tuple[object, ...] = (epoch, first, last)
-    else:
-        sql = (
-            "SELECT coalesce(sum(min(last, :b) - max(first, :a) + 1), 0), min(t0) FROM blocks"
-            " WHERE stream = (SELECT id FROM names WHERE text = :s) AND epoch = :e"
-            " AND last >= :a AND first <= :b"
-        )
-        row: tuple[int, int] = conn.execute(
-            sql, {"a": first, "b": last, "s": stream, "e": epoch}
-        ).fetchone()
-        return row
-    counted: tuple[int, int] = conn.execute(sql, values).fetchone()
-    return counted

@@ -31,6 +31,11 @@ class Ranges:
     def __bool__(self) -> bool:
         return bool(self._firsts)
 
+    @property
+    def last(self) -> int:
+        """The largest number; 0 when there is none."""
+        return self._lasts[-1] if self._lasts else 0
+
     def add(self, first: int, last: int) -> int:
         """Put first..last in; how many of them were not in before."""
         if last < first:

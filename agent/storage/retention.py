@@ -185,26 +185,6 @@ def delete_alarms(epoch: int, first: int, last: int) -> Op:
     return op
 
 
-def remember_gap(gap: tuple[str, str, int, int, int, int, int, str]) -> Op:
-    """A gap that follows the last one of its stream makes that one longer."""
-    sink, stream, epoch, first, last, _, t1, reason = gap
-
-    def op(conn: sqlite3.Connection) -> None:
-        longer = conn.execute(
-            "UPDATE gaps SET last = ?, t1 = ? WHERE sink = ? AND stream = ? AND epoch = ?"
-            " AND last = ? AND reason = ?",
-            (last, t1, sink, stream, epoch, first - 1, reason),
-        )
-        if longer.rowcount == 0:
-            conn.execute(
-                "INSERT INTO gaps(sink, stream, epoch, first, last, t0, t1, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                gap,
-            )
-
-    return op
-
-
 def _of_file(db: Database, number: int) -> list[Victim]:
     return [
         Victim((db.name(stream), epoch, first, last), t0, t1)

@@ -39,7 +39,13 @@ CREATE VIEW blocks AS
   SELECT stream, epoch, first, last, t0, t1, tags, made, NULL, file, at, size FROM sealed;
 """
 
-MIGRATIONS: Final = (_FIRST, _SEALED)
+_LEDGER: Final = """
+CREATE TABLE ledger(sink TEXT, stream TEXT, epoch INTEGER, what TEXT, rows INTEGER,
+  PRIMARY KEY(sink, stream, epoch, what)) WITHOUT ROWID;
+INSERT INTO meta SELECT 'ledger_since', value FROM meta WHERE key = 'epoch';
+"""
+
+MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER)
 """Script n makes version n + 1 out of version n. They are only ever added to."""
 
 VERSION: Final = len(MIGRATIONS)

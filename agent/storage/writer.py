@@ -167,8 +167,7 @@ class Writer:
             self._jobs.popleft()(None)
         for waiter in _drain(self._waiters):
             self._post(_resolve, waiter)
-        if committer.db is not None:
-            committer.db.close()
+        committer.end()
         self._busy_since = None
 
     def _next(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from agent.core.ports import Lane
 from agent.core.tag import Tag, TagSet
-from agent.storage.outbox import summary
+from agent.storage.summary import summary
 from tests.contract.test_journal import T0, event, rows, store
 
 

@@ -33,7 +33,7 @@ class FarEnd:
 
     def __init__(self, window=10):
         self.window, self.hold, self.got = window, False, []
-        self.rejects, self.status, self.lists = set(), [], []
+        self.rejects, self.status, self.lists, self.facts = set(), [], [], []
         self.waiting, self.carried = [], 0
 
     async def __aenter__(self):
@@ -68,6 +68,9 @@ class FarEnd:
         self.lists.append(list(active))
 
     where = "the far end"
+
+    async def publish_facts(self, topic, facts):
+        self.facts.append((topic, facts))
 
     def traffic(self):
         return self.carried
