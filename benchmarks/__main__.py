@@ -77,6 +77,7 @@ BENCHES = (
         220,
         drain.drain,
     ),
+    Bench(("history_column",), "one tag over 24 h out of 7 days x 50 tags", 25, store.history),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
 )

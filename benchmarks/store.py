@@ -1,21 +1,37 @@
 """What the store costs: bytes and time per sample of sealed blocks, on two sets of values."""
 
+import asyncio
 import csv
 import gzip
+import logging
 import os
+import sqlite3
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from agent.codecs.block import Columns
 from agent.codecs.sealed import at, seal, unseal
+from agent.config.schema import JournalConfig
+from agent.core.batch import Batch
+from agent.core.stats import Stats
+from agent.core.tag import Tag, TagSet
+from agent.runtime.clock import SystemClock
+from agent.storage.database import FILE
+from agent.storage.db import open_store
+from agent.storage.historian import Historian
 from benchmarks.figure import Figure
 from benchmarks.native import Missing
 
+DAY_S: Final = 86_400
+DAY_NS: Final = DAY_S * 10**9
 ROWS: Final = 600
 TAGS: Final = 50
 FACTS: Final = b'{"stream":"pump1","lineage":"9f3a12c4","epoch":7,"clock":"synced"}'
@@ -49,6 +65,57 @@ def blocks() -> Sequence[Figure]:
             {n: round(x, 3) for n, x in us.items()},
         ),
     ]
+
+
+def history() -> Sequence[Figure]:
+    """CPU of reading one tag over the fourth of seven days, 50 tags at 1 Hz, the median of 15."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
+        path = Path(folder)
+        begin = asyncio.run(_week(path))
+        spent, trends = [], []
+        for _ in range(15):
+            started = time.process_time()
+            with Historian(path) as historian:
+                rows = sum(len(p.t) for p in historian.pieces("p/t7", begin, begin + DAY_NS))
+            spent.append(1e3 * (time.process_time() - started))
+            started = time.process_time()
+            with Historian(path) as historian:
+                historian.trend("p/t7", begin, begin + DAY_NS, 300)
+            trends.append(1e3 * (time.process_time() - started))
+        size = sum(p.stat().st_size for p in path.glob("**/*") if p.is_file())
+    seen = {
+        "samples": rows,
+        "trend_of_300_points_ms": round(median(trends), 2),
+        "bytes_per_sample_on_disk": round(size / (7 * DAY_S * TAGS), 3),
+    }
+    return [Figure("history_column", round(median(spent), 2), "ms", "<= 15", seen)]
+
+
+async def _week(path: Path) -> int:
+    """Seven days of registers, all sealed; ns of the first row of the fourth day."""
+    tags = TagSet(tuple(Tag(f"p/t{i}") for i in range(TAGS)))
+    c = registers(7 * DAY_S)
+    async with open_store(path, JournalConfig(), SystemClock(), Stats(), "m") as s:
+        for i in range(0, len(c.t), ROWS):
+            r = _rows(c, i)
+            s.journal.put(Batch("p", tags, r.t, r.v, r.q))
+            if i % (50 * ROWS) == 0:
+                await s.journal.flush()
+    async with open_store(path, JournalConfig(), SystemClock(), Stats(), "m"):
+        for _ in range(100):
+            if not _left(path):
+                break
+            await asyncio.sleep(0.2)
+    return int(c.t[3 * DAY_S])
+
+
+def _left(path: Path) -> int:
+    conn = sqlite3.connect(f"file:{path / FILE}?mode=ro", uri=True)
+    try:
+        return int(conn.execute("SELECT count(*) FROM head").fetchone()[0])
+    finally:
+        conn.close()
 
 
 def registers(n: int, tags: int = TAGS) -> Columns:

@@ -150,7 +150,8 @@ def test_examples_of_messages_keep_the_schema():
     for block in re.findall(r"^```json\n(.*?)^```", TOPICS, re.DOTALL | re.MULTILINE):
         if "…" in block or '"stream"' not in block:
             continue
-        assert problems(topics["data"], block.encode()) == []
+        topic = "edge/g/_gap" if '"reason"' in block else topics["data"]
+        assert problems(topic, block.encode()) == []
         checked += 1
     assert checked
 

@@ -122,17 +122,21 @@ class Sealed:
 
     Attributes:
         n, k: Rows and columns.
-        facts: As they were given to `seal`.
         size: Bytes of the whole block.
     """
 
     n: int
     k: int
-    facts: bytes
     size: int
+    _packed: bytes
     _flags: int
     _parts: list[tuple[int, int, int]]
     _read: Read
+
+    @property
+    def facts(self) -> bytes:
+        """As they were given to `seal`."""
+        return zlib.decompress(self._packed)
 
     def times(self) -> NDArray[np.int64]:
         """int64, shape (n,), ns."""
@@ -192,7 +196,7 @@ def unseal(read: Read) -> Sealed:
     ends = _HEAD.size + length + facts + np.cumsum(entries["length"], dtype=np.int64)
     starts = (ends - entries["length"]).tolist()
     parts = list(zip(starts, entries["length"].tolist(), entries["crc"].tolist(), strict=True))
-    return Sealed(n, k, zlib.decompress(rest[length:]), int(ends[-1]), flags, parts, read)
+    return Sealed(n, k, int(ends[-1]), rest[length:], flags, parts, read)
 
 
 def at(blob: bytes) -> Read:

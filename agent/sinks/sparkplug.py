@@ -277,6 +277,11 @@ class SparkplugSink:
     async def publish_alarms(self, active: Sequence[Mapping[str, Any]]) -> None:
         """Births say which alarms stand; events say what changes."""
 
+    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+        """Sparkplug has no message for a gap or a balance; what was dropped is among the agent's
+        own metrics.
+        """
+
 
 async def _first(*some: Any) -> None:
     """Return, or raise, with whichever ends first; the others end with it."""
