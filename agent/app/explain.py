@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from agent.app import plan
 from agent.app.status import status
 from agent.config.crosscheck import tag_streams
+from agent.config.report import did_you_mean
 from agent.core.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -20,17 +22,18 @@ def explain(daemon: "Daemon", tag: str) -> dict[str, Any]:
     """Origin, request, decoding, last value with quality and reason, and consumers of *tag*."""
     streams = known_tags(daemon)
     if tag not in streams:
-        raise PermanentError(
-            f"there is no tag `{tag}`", fix="`edge-agent status --all` lists them.", code="E781"
-        )
+        fix = did_you_mean(tag, streams) or "`edge-agent status --all` lists them."
+        raise PermanentError(f"there is no tag `{tag}`", fix=fix, code="E781")
     settings = daemon.loaded.settings
     name, _, short = tag.partition("/")
     device: Any = settings.devices.get(name)
     told: dict[str, Any] = {"tag": tag, "stream": streams[tag]}
     if device is not None:
         told["device"] = name
-        if hasattr(device, "origin"):
-            told |= device.origin(short)
+    if derived := _derived(daemon, tag):
+        told["derived"] = derived
+    elif device is not None and hasattr(device, "origin"):
+        told |= device.origin(short)
     source = daemon.sources.get(name)
     if source is not None and hasattr(source, "facts"):
         error = source.facts().get("last_error", "")
@@ -43,11 +46,23 @@ def explain(daemon: "Daemon", tag: str) -> dict[str, Any]:
     return told
 
 
+def _derived(daemon: "Daemon", tag: str) -> str:
+    """How a derived tag is computed; empty for another."""
+    known = (t for c in daemon.pipeline.channels.values() for t in c.tags)
+    return next((t.origin for t in known if t.name == tag), "")
+
+
 def _users(daemon: "Daemon", tag: str) -> list[str]:
-    """Alarms, models and sinks that see the tag."""
+    """Derived tags, alarms, models and sinks that see the tag."""
     settings = daemon.loaded.settings
     channels = daemon.pipeline.channels.values()
-    found = [f"alarm {s.name}" for c in channels for s in c.alarms.specs if s.tag == tag]
+    found = [
+        f"derived {one.tag.name}"
+        for some in plan.wiring(settings).derived.values()
+        for one in some
+        if tag in one.inputs
+    ]
+    found += [f"alarm {s.name}" for c in channels for s in c.alarms.specs if s.tag == tag]
     found += [
         f"model {model} on {instance}"
         for model, m in settings.models.items()

@@ -48,6 +48,8 @@ def _text(told: Mapping[str, Any]) -> str:
             f"  request  {told['request']}{every}",
             f"  decoded  {told['decoded']}",
         ]
+    if "derived" in told:
+        lines.append(f"  derived  {told['derived']}")
     lines.append(f"  stream   {told['stream']}")
     last = told.get("last")
     if last is None:
