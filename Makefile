@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev
+APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev docker-registry nginx-light curl
 
-.PHONY: setup check test fault demo bench soak bench-book test-systemd lock crash
+.PHONY: setup check test fault demo bench soak bench-book test-systemd lock crash test-mlflow
 
 setup: $(VENV)/.ready
 
@@ -48,6 +48,11 @@ soak: setup
 # Every figure, into the tables of the page; its prose is by hand.
 bench-book: setup
 	$(BIN)/python -m benchmarks --book docs/benchmarks.md
+
+# The registry of type `mlflow` against a real server, in a virtual environment of its own (850 MB).
+test-mlflow: setup
+	test -x .venv-mlflow/bin/mlflow || { python3 -m venv .venv-mlflow && .venv-mlflow/bin/pip install -q --disable-pip-version-check mlflow==3.17.2; }
+	EDGE_AGENT_MLFLOW=$(CURDIR)/.venv-mlflow/bin/mlflow $(BIN)/pytest tests/mlflow
 
 # The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
 test-systemd: setup

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 _PACKAGES = {
+    "nginx": "apt-get install nginx-light",
     "mosquitto": "apt-get install mosquitto",
     "mosquitto_sub": "apt-get install mosquitto-clients",
     "strace": "apt-get install strace",

@@ -1,13 +1,13 @@
 """The index of a model: what is on which channel, read as if it came from an enemy."""
 
-import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from agent.codecs.envelope import MAX_ENVELOPE
 from agent.core.errors import PermanentError
 from agent.core.registry import Offer, Piece
+from agent.registries.answers import lie, load, short
 
 FILE: Final = "index.json"
 MAX_INDEX: Final = 1 << 20
@@ -21,7 +21,6 @@ _RELATIVE: Final = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_REPUBLISH: Final = "Publish the index again; docs/models.md shows its format."
 
 
 def check_name(name: str) -> str:
@@ -46,17 +45,17 @@ def parse(
     Raises:
         PermanentError: Any entry is not what the format says, or the channel does not exist.
     """
-    index = _load(data, where)
+    index = load(data, MAX_INDEX, where)
     if type(index.get("schema")) is not int or index["schema"] != 1:
-        _lie(f"schema is {_short(index.get('schema'))}, this agent reads schema 1", where, "E612")
+        lie(f"schema is {short(index.get('schema'))}, this agent reads schema 1", where, "E612")
     channels, versions = _table(index, "channels", where), _table(index, "versions", where)
     offers = {v: _offer(name, v, e, where, locate, token) for v, e in versions.items()}
     if len({o.release for o in offers.values()}) < len(offers):
-        _lie("two versions have the same release number", where, "E614")
+        lie("two versions have the same release number", where, "E614")
     for word, version in channels.items():
         if not isinstance(version, str) or version not in offers:
-            _lie(
-                f"channel `{_short(word)}` names version {_short(version)}, which is not there",
+            lie(
+                f"channel `{short(word)}` names version {short(version)}, which is not there",
                 where,
                 "E613",
             )
@@ -71,39 +70,13 @@ def parse(
     return offers[channels[channel]]
 
 
-def _load(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in *data*; keys that stand twice are refused."""
-    if len(data) > MAX_INDEX:
-        _lie(f"the index has more than {MAX_INDEX} bytes", where, "E610")
-    try:
-        index = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_constant)
-    except (ValueError, RecursionError) as e:
-        raise PermanentError(
-            f"the index is no JSON ({_short(str(e))})", where=where, fix=_REPUBLISH, code="E611"
-        ) from e
-    if not isinstance(index, dict):
-        _lie("the index is no JSON object", where, "E611")
-    return index
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
-
-
 def _table(index: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     table = index.get(key)
     if not isinstance(table, dict):
-        _lie(f"`{key}` is no object", where, "E612")
+        lie(f"`{key}` is no object", where, "E612")
     for word in table:
         if not _WORD.fullmatch(word):
-            _lie(f"`{_short(word)}` cannot be a key of `{key}`", where, "E612")
+            lie(f"`{short(word)}` cannot be a key of `{key}`", where, "E612")
     return table
 
 
@@ -112,24 +85,22 @@ def _offer(
 ) -> Offer:
     """One entry of ``versions``, checked."""
     if not isinstance(entry, dict):
-        _lie(f"version `{version}` is no object", where, "E614")
+        lie(f"version `{version}` is no object", where, "E614")
     release, size = entry.get("release"), entry.get("size")
     file, sha256 = entry.get("file"), entry.get("sha256")
     if type(release) is not int or not 1 <= release < 2**53:
-        _lie(f"version `{version}`: release {_short(release)} is no number from 1", where, "E614")
+        lie(f"version `{version}`: release {short(release)} is no number from 1", where, "E614")
     if type(size) is not int or not 1 <= size <= MAX_MODEL:
-        _lie(
-            f"version `{version}`: size {_short(size)} is not 1 to {MAX_MODEL} bytes", where, "E614"
-        )
+        lie(f"version `{version}`: size {short(size)} is not 1 to {MAX_MODEL} bytes", where, "E614")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-        _lie(
-            f"version `{version}`: sha256 {_short(sha256)} is not 64 lower-case hex digits",
+        lie(
+            f"version `{version}`: sha256 {short(sha256)} is not 64 lower-case hex digits",
             where,
             "E614",
         )
     if not isinstance(file, str) or len(file) > 300 or not _RELATIVE.fullmatch(file):
-        _lie(
-            f"version `{version}`: file {_short(file)} is no plain path below the index",
+        lie(
+            f"version `{version}`: file {short(file)} is no plain path below the index",
             where,
             "E615",
         )
@@ -146,19 +117,11 @@ def _manifest(
     file = entry.get("file") if isinstance(entry, dict) else None
     size = entry.get("size") if isinstance(entry, dict) else None
     if not isinstance(file, str) or len(file) > 300 or not _RELATIVE.fullmatch(file):
-        _lie(f"version `{version}`: manifest {_short(file)} is no plain path", where, "E615")
+        lie(f"version `{version}`: manifest {short(file)} is no plain path", where, "E615")
     if type(size) is not int or not 1 <= size <= MAX_ENVELOPE:
-        _lie(
-            f"version `{version}`: its manifest has {_short(size)}, not 1 to {MAX_ENVELOPE} bytes",
+        lie(
+            f"version `{version}`: its manifest has {short(size)}, not 1 to {MAX_ENVELOPE} bytes",
             where,
             "E614",
         )
     return Piece(locate(file), size)
-
-
-def _short(value: object) -> str:
-    return repr(value)[:80]
-
-
-def _lie(what: str, where: str, code: str) -> NoReturn:
-    raise PermanentError(what, where=where, fix=_REPUBLISH, code=code)

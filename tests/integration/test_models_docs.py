@@ -20,8 +20,10 @@ from agent.codecs import envelope as dsse
 from agent.config.load import loads
 from agent.config.manifest import schema
 from agent.plugins import installed
+from agent.registries.oci import OciConfig
 from agent.runtime.releases import Stage
 from simulators import models
+from simulators.oci_registry import OciRegistry
 from tests.models_bench import MODEL, bench, document
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +55,7 @@ def _blocks(language):
 @pytest.mark.parametrize("kind", ["directory", "http"])
 async def test_what_is_published_by_the_book_is_taken_into_service(tmp_path, kind, serve_folder):
     """The shell function and its two calls, as they stand, make a registry the agent follows."""
-    define, use = _blocks("bash")
+    define, use, _ = _blocks("bash")
     registry = tmp_path / "registry"
     for file, note in (("bearing.onnx", "1"), ("better.onnx", "2")):
         (tmp_path / file).write_bytes(models.with_metadata(models.tiny(), note=note))
@@ -126,6 +128,31 @@ def test_a_package_is_made_by_the_book(tmp_path, monkeypatch):
     seen = {}
     exec(_blocks("python")[0], seen)  # noqa: S102 - the page's own lines
     assert (seen["x"].shape, seen["features"].shape) == ((396, 5, 2), (396, 1, 3))
+
+
+@pytest.mark.needs("docker-registry", "curl")
+async def test_a_package_is_pushed_by_the_book(tmp_path):
+    """The shell function fills a real container registry with what a gateway finds."""
+    model = models.tiny()
+    (tmp_path / "b.onnx").write_bytes(model)
+    (tmp_path / "b.manifest").write_bytes(b"{}")
+    with OciRegistry(tmp_path / "registry") as server:
+        place = f"http://127.0.0.1:{server.port}/v2/edge/bearing"
+        call = f"push {place} stable 1.2.0 3 b.onnx b.manifest"
+        subprocess.run(
+            ["bash", "-euc", _blocks("bash")[2] + call], cwd=tmp_path, check=True, timeout=60
+        )
+        config = OciConfig.model_validate({"type": "oci", "url": server.url})
+        offer = await config.build("main", None).resolve("bearing", "stable", None)
+        assert (offer.version, offer.release, offer.size) == ("1.2.0", 3, len(model))
+        assert offer.manifest.size == 2
+
+
+def test_the_registries_of_the_page_are_accepted():
+    """Each of the four kinds can be copied."""
+    whole = {"version": 1, "gateway": {"id": "g1"}}
+    found = loads(yaml.safe_dump(whole) + _blocks("yaml")[3], "c.yaml", installed()).registries
+    assert [r.type for r in found.values()] == ["directory", "http", "oci", "mlflow"]
 
 
 def test_the_trust_of_the_page_is_accepted():
