@@ -1,6 +1,7 @@
 """Every kind of alarm against its definition, one sample at a time."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,182 +10,59 @@ from hypothesis import strategies as st
 
 from agent.core.alarms import AlarmSpec, AlarmTable
 from agent.core.tag import Tag, TagSet
-from tests.unit.test_alarms import OWN_VALUE, arrays, streams
+from tests.alarm_reference import KINDS, TAGS, expected, random_series, random_specs
 
-TAGS = TagSet((Tag("p/a"), Tag("p/b"), Tag("p/c")))
 S = 1_000_000_000
+WIDER = TagSet((Tag("p/new"), *TAGS.tags))
 
-_delays = {"on_delay_ns": st.integers(0, 4), "off_delay_ns": st.integers(0, 4)}
-_tags = st.sampled_from(["p/a", "p/b", "p/c"])
-_small = st.integers(0, 3).map(float)
-_votes = st.sampled_from([(1, 1), (2, 3), (1, 4), (3, 3)])
-
-
-def kind(name, **more):
-    return st.builds(AlarmSpec, name=st.just(""), kind=st.just(name), **{"tag": _tags} | more)
+ENDS = ("batch", "restart", "reload")
+"""What may end before any row: a batch, the agent, or its configuration."""
 
 
-specs = st.one_of(
-    *(
-        kind(k, limit=st.integers(-3, 3).map(float), deadband=_small, of=_votes, **_delays)
-        for k in ("high_high", "high", "low", "low_low")
-    ),
-    kind(
-        "deviation",
-        limit=_small,
-        deadband=st.just(1.0),
-        setpoint=st.one_of(_small, _tags),
-        of=_votes,
-        **_delays,
-    ),
-    kind("rate", limit=_small, per_ns=st.just(2), of=_votes, **_delays),
-    kind("state", states=st.sampled_from([(1.0,), (-1.0, 2.0, 5.0)]), of=_votes, **_delays),
-    kind("stale", limit=st.integers(1, 5).map(lambda n: n / 1e9), **_delays),
-    kind("bad_too_long", **_delays),
-    kind("communication", tag=st.just("p"), **_delays),
-)
-tables = st.lists(specs, min_size=1, max_size=5).map(
-    lambda some: [replace(s, name=f"alarm{i}") for i, s in enumerate(some)]
-)
+def live(specs, more, series, cuts):
+    """Every change of *specs*; a reload adds the alarms *more*, and a column before the others."""
+    t, v, q, states = series
+    alarms, wide = AlarmTable("p", TAGS, specs), 0
+    events, first = [], 0
+    for end, what in [*cuts, (len(t), "batch")]:
+        part = slice(first, end)
+        now_v, now_q = (np.hstack([x[part, :wide], x[part]]) for x in (v, q))
+        gate = {when: state[part] for when, state in states.items()}
+        events += alarms.scan(t[part], now_v, now_q, gate.__getitem__)
+        before, first = alarms, end
+        if what == "restart":
+            alarms = AlarmTable("p", WIDER if wide else TAGS, before.specs)
+            alarms.restore(dict.fromkeys(before.active, True))
+        elif what == "reload":
+            alarms, wide = AlarmTable("p", WIDER, [*more, *specs]), 1
+            alarms.inherit(before)
+    return sorted((e.t_ns, e.alarm, e.active) for e in events if not e.alarm.startswith("new"))
 
 
-@dataclass
-class Reference:
-    """One alarm as its definition says it."""
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 80), st.integers(0, 80))
+def test_every_change_is_the_one_of_its_definition(seed, rows, often):
+    """All kinds, votes, delays, states of machines and qualities give the same changes, row by row
+    or in batches, over restarts and reloads before any row.
+    """
+    rng = Random(seed)
+    specs, series = random_specs(rng), random_series(rng, rows)
+    more = [replace(s, name=f"new {s.name}") for s in random_specs(rng)]
+    cuts = [(row, rng.choice(ENDS)) for row in range(1, rows) if rng.random() * 80 < often]
+    restarts = {row for row, what in cuts if what == "restart"}
 
-    spec: AlarmSpec
-    active: bool = False
-    since: int | None = None
-    before: tuple[int, float] | None = None
-    fresh_at: int | None = None
-    votes: list[tuple[bool, bool]] = field(default_factory=list)
-
-    def sample(self, t, row, dead):
-        """True or False when the alarm comes or goes, else None; *row*: tag -> (value, quality)."""
-        s = self.spec
-        v, q = row.get(s.tag, row["p/a"])
-        pointed = s.kind == "deviation" and isinstance(s.setpoint, str)
-        if (min(q, row[s.setpoint][1]) if pointed else q) in {28, 40}:
-            was, self.active, self.since, self.votes = self.active, False, None, []
-            self._remember(t, v, q)
-            return False if was else None
-        judged = self._judged(t, v, q, row, dead)
-        if judged is None:
-            return None
-        if s.of != (1, 1):
-            self.votes = [*self.votes, judged][-s.of[1] :]
-            beyond = sum(b for b, _ in self.votes) >= s.of[0]
-            back = sum(not b for _, b in self.votes) < s.of[0]
-            judged = beyond, back
-        moving = judged[1] if self.active else judged[0]
-        delay = s.off_delay_ns if self.active else s.on_delay_ns
-        if not moving:
-            self.since = None
-            return None
-        self.since = t if self.since is None else self.since
-        if t - self.since < delay:
-            return None
-        self.active, self.since = not self.active, None
-        return self.active
-
-    def _remember(self, t, v, q):
-        """What passes while there is no alarm is remembered all the same."""
-        if q in OWN_VALUE:
-            if self.before is None or t > self.before[0]:
-                self.before = (t, v)
-            self.fresh_at = t
-        elif self.fresh_at is None:
-            self.fresh_at = t
-
-    def _judged(self, t, v, q, row, dead):
-        """Is it beyond the limit, is it back; None when this sample says nothing."""
-        s = self.spec
-        own, before = q in OWN_VALUE, self.before
-        self._remember(t, v, q)
-        match s.kind:
-            case "communication":
-                return dead, not dead
-            case "bad_too_long":
-                return None if dead else (q < 64, q >= 64)
-            case "stale":
-                return (t - self.fresh_at) / 1e9 > s.limit, t == self.fresh_at
-        if not own:
-            return None
-        match s.kind:
-            case "state":
-                return v in s.states, v not in s.states
-            case "rate":
-                if before is None or t <= before[0]:
-                    return None
-                x = abs(v - before[1]) / (t - before[0]) * s.per_ns
-            case "deviation":
-                point = s.setpoint
-                if isinstance(point, str):
-                    point, quality = row[point]
-                    if quality not in OWN_VALUE:
-                        return None
-                x = abs(v - point)
-            case "low" | "low_low":
-                return v < s.limit, v >= s.limit + s.deadband
-            case _:
-                x = v
-        return x > s.limit, x <= s.limit - s.deadband
+    assert live(specs, more, series, cuts) == expected(specs, series, restarts)
 
 
-def expected(table, t, v, q):
-    found = []
-    for spec in table:
-        alarm = Reference(spec)
-        for r in range(len(t)):
-            row = {tag.name: (v[r, i], int(q[r, i])) for i, tag in enumerate(TAGS)}
-            dead = all(x in {8, 24} for x in q[r].tolist())
-            change = alarm.sample(int(t[r]), row, dead)
-            if change is not None:
-                found.append((int(t[r]), spec.name, change))
-    return sorted(found)
+def test_the_random_series_raise_and_clear_every_kind():
+    """What is compared with its definition must happen at all."""
+    found = set()
+    for seed in range(30):
+        rng = Random(seed)
+        changes = expected(random_specs(rng), random_series(rng, 60))
+        found |= {(kind, active) for _, kind, active in changes}
 
-
-@settings(max_examples=500)
-@given(tables, streams, st.lists(st.integers(1, 39), max_size=4))
-def test_every_change_is_the_one_of_its_definition(table, rows, cuts):
-    """All kinds, votes, delays and qualities give the same changes, however rows are batched."""
-    t, v, q = arrays(rows)
-    alarms, events = AlarmTable("p", TAGS, table), []
-    for part in np.split(np.arange(len(t)), sorted({c for c in cuts if c < len(t)})):
-        events += alarms.scan(t[part], v[part], q[part])
-
-    assert sorted((e.t_ns, e.alarm, e.active) for e in events) == expected(table, t, v, q)
-
-
-@settings(max_examples=200)
-@given(tables, streams, st.integers(0, 40))
-def test_a_restart_at_any_row_fires_nothing_twice(table, rows, cut):
-    """Of every kind: on and off take turns over a restart, and what stands goes on standing."""
-    t, v, q = arrays(rows)
-    before, after = AlarmTable("p", TAGS, table), AlarmTable("p", TAGS, table)
-    events = before.scan(t[:cut], v[:cut], q[:cut])
-    after.restore(dict.fromkeys(before.active, True))
-    assert after.active == before.active
-    events += after.scan(t[cut:], v[cut:], q[cut:])
-
-    for spec in table:
-        states = [e.active for e in sorted(events, key=lambda e: e.t_ns) if e.alarm == spec.name]
-        assert states == [i % 2 == 0 for i in range(len(states))]
-
-
-@settings(max_examples=100)
-@given(tables, tables, streams, st.integers(0, 40))
-def test_a_new_table_goes_on_where_the_old_one_was(table, more, rows, cut):
-    """A reload that adds alarms leaves votes, rates, ages and delays of the others as they are."""
-    t, v, q = arrays(rows)
-    added = [replace(s, name=f"new{i}") for i, s in enumerate(more)]
-    old, new = AlarmTable("p", TAGS, table), AlarmTable("p", TAGS, [*added, *table])
-    events = old.scan(t[:cut], v[:cut], q[:cut])
-    new.inherit(old)
-    events += new.scan(t[cut:], v[cut:], q[cut:])
-
-    kept = sorted((e.t_ns, e.alarm, e.active) for e in events if not e.alarm.startswith("new"))
-    assert kept == expected(table, t, v, q)
+    assert found == {(kind, active) for kind in KINDS for active in (True, False)}
 
 
 def feed(table, t_s, value, q=192):
