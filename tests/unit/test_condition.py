@@ -2,6 +2,7 @@
 
 import operator
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.condition import OPERATORS, Condition, Conditions
+from tests.series import OWN_VALUE, random_rows
 
 COMPARE = {"<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne,
            ">=": operator.ge, ">": operator.gt}  # fmt: skip
-OWN_VALUE = {64, 76, 84, 192}
-"""Qualities whose value says something about the machine (contracts 4)."""
-
 conditions = st.lists(
     st.builds(
         Condition,
@@ -26,12 +25,7 @@ conditions = st.lists(
     min_size=1,
     max_size=5,
 )
-qualities = st.sampled_from([192, 192, 192, 84, 64, 68, 72, 24, 0, 28, 40])
-row = st.tuples(
-    st.integers(0, 3), st.tuples(*[st.integers(-3, 3)] * 2), st.tuples(*[qualities] * 2)
-)
-"""Time since the row before, values, qualities."""
-rows = st.lists(row, min_size=1, max_size=30)
+series_of_rows = st.integers(0, 2**32).map(lambda seed: random_rows(Random(seed), 30, 3))
 
 
 @dataclass
@@ -56,20 +50,15 @@ class Reference:
         return self.state
 
 
-def arrays(some):
-    t = np.cumsum([dt for dt, _, _ in some]).astype(np.int64)
-    return t, np.array([v for _, v, _ in some], float), np.array([q for *_, q in some], np.uint8)
-
-
 def table(some):
     return Conditions([{"p/a": 0, "p/b": 1}[c.tag] for c in some], some)
 
 
 @settings(max_examples=300)
-@given(conditions, rows, st.lists(st.integers(1, 29), max_size=3))
+@given(conditions, series_of_rows, st.lists(st.integers(1, 29), max_size=3))
 def test_every_state_is_the_one_of_the_reference(some, series, cuts):
     """Comparison, settling time and Bad give the same states, however the rows are batched."""
-    t, v, q = arrays(series)
+    t, v, q = series
     asked = table(some)
     parts = np.split(np.arange(len(t)), sorted({c for c in cuts if c < len(t)}))
     states = np.vstack([asked.run(t[p], v[p], q[p]) for p in parts])
@@ -81,10 +70,10 @@ def test_every_state_is_the_one_of_the_reference(some, series, cuts):
 
 
 @settings(max_examples=100)
-@given(conditions, rows, st.integers(0, 30))
+@given(conditions, series_of_rows, st.integers(0, 30))
 def test_a_restart_forgets_no_state(some, series, cut):
     """After a restart at any row a machine that ran still runs; only settling begins anew."""
-    t, v, q = arrays(series)
+    t, v, q = series
     before, after = table(some), table(some)
     before.run(t[:cut], v[:cut], q[:cut])
     after.restore({i: s for i, s in enumerate(before.state) if s >= 0})
