@@ -1,11 +1,8 @@
 """One MQTT connection on the event loop: paho-mqtt without its thread."""
 
 import asyncio
-import socket
-import ssl
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Final, Self
 
 import paho.mqtt.client as paho
@@ -19,7 +16,9 @@ from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import Clock
 from agent.links.mqtt_client import CONNECT_TIMEOUT_S, Client, carried
 from agent.links.mqtt_inbox import Inbox
-from agent.links.mqtt_peer import MAX_PACKET, Listening, Peer, Will
+from agent.links.mqtt_peer import Listening, Peer, Will
+from agent.links.mqtt_properties import goodbye, session
+from agent.links.mqtt_pump import Pump
 from agent.links.names import Lookup
 
 log = structlog.get_logger()
@@ -59,7 +58,7 @@ class MqttLink:
     ) -> None:
         self._peer, self._will, self._lookup, self._clock = peer, will, lookup, clock
         self._listening = listening
-        self.resumed = self._paused = False
+        self.resumed = False
         self.v5, self.window = v5, peer.window
         self._max_packet = 268_435_455
         self._bytes = 0
@@ -78,7 +77,7 @@ class MqttLink:
         self._misc.cancel()
         await asyncio.gather(self._misc, return_exceptions=True)
         if not self._gone.done():
-            self._client.disconnect(_goodbye(self._will, v5=self.v5))
+            self._client.disconnect(goodbye(self._will, v5=self.v5))
             self._client.loop_write()
         self._close()
 
@@ -98,7 +97,9 @@ class MqttLink:
                 await self._in_thread(self._dial)
         except (OSError, TimeoutError, ValueError) as e:
             raise self._error(f"no connection ({str(e) or 'timed out'})", "E401") from e
-        self._attach()
+        self._pump = Pump(client, self._full, at_once=self._peer.at_once)
+        if not self._pump.start():
+            raise self._error("the connection was closed at once", "E401")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 reason, properties, self.resumed = await self._accepted
@@ -143,7 +144,7 @@ class MqttLink:
         """TCP, TLS and the CONNECT packet: blocking, in a thread of its own."""
         asked: dict[str, Any] = {}
         if self.v5:
-            asked = {"clean_start": self._clean, "properties": _session(self._listening)}
+            asked = {"clean_start": self._clean, "properties": session(self._listening)}
         self._client.connect(
             self._peer.host, self._peer.port, max(1, round(self._peer.keepalive_s)), **asked
         )
@@ -175,50 +176,6 @@ class MqttLink:
         threading.Thread(target=run, name="mqtt connect", daemon=True).start()
         await done
 
-    def _attach(self) -> None:
-        """From here on paho's socket belongs to the loop."""
-        client = self._client
-        sock: Any = client.socket()
-        if sock is None:
-            raise self._error("the connection was closed at once", "E401")
-        self._sock = sock
-        if self._peer.at_once:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._watched = False
-        client.on_socket_register_write = self._wants_write
-        client.on_socket_unregister_write = self._wrote
-        client.on_socket_close = lambda *_: self._detach()
-        self._loop.add_reader(sock, self._read)
-        if client.want_write():
-            self._wants_write()
-
-    def _wants_write(self, *_: object) -> None:
-        self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        """Write what is queued; watch the socket only while it takes no more, which is rare."""
-        client = self._client
-        client.loop_write()
-        if client.want_write() and client.socket() is not None:
-            self._watched = True
-            self._loop.add_writer(self._sock, client.loop_write)
-
-    def _wrote(self, *_: object) -> None:
-        if self._watched:
-            self._watched = False
-            self._loop.remove_writer(self._sock)
-
-    def _read(self) -> None:
-        client = self._client
-        client.loop_read()
-        while client.socket() and (client.unread or self._pending()):
-            if self._full():
-                break
-            client.loop_read()
-        if self._full() and not self._paused and client.socket():
-            self._paused = True
-            self._loop.remove_reader(self._sock)
-
     def _full(self) -> bool:
         """Has more come than we take without acknowledging: a flood waits in the network."""
         return self._listening is not None and len(self.inbox.receipts) > self._listening.receive
@@ -226,26 +183,14 @@ class MqttLink:
     def _go_on(self) -> None:
         """Read again, when half of what came has been acknowledged."""
         listening = self._listening
-        if not self._paused or listening is None or self._client.socket() is None:
-            return
-        if len(self.inbox.receipts) <= listening.receive // 2:
-            self._paused = False
-            self._loop.add_reader(self._sock, self._read)
-            if self._client.unread or self._pending():
-                self._loop.call_soon(self._read)
-
-    def _pending(self) -> bool:
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
-
-    def _detach(self) -> None:
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        if listening is not None and len(self.inbox.receipts) <= listening.receive // 2:
+            self._pump.resume()
 
     def _close(self) -> None:
         """Drop the connection without a word; whatever is under way is unknown."""
         if self._client.socket() is not None:
             self.traffic()
-            self._detach()
+            self._pump.stop()
             self._client._sock_close()  # noqa: SLF001
         self._lose("closed")
 
@@ -350,45 +295,3 @@ class MqttLink:
 
 class _VersionRefusedError(Exception):
     """The broker does not speak this version of MQTT."""
-
-
-def _goodbye(will: Will | None, *, v5: bool) -> ReasonCode | None:
-    """Why we leave: MQTT 3.1.1 cannot say it, and its brokers forget the will."""
-    if not v5 or will is None or not will.always:
-        return None
-    return ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
-
-
-def _session(listening: Listening | None) -> Any:
-    """CONNECT properties (MQTT 5, 3.1.2.11): what the broker keeps, and how much it may send."""
-    if listening is None:
-        return None
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = min(round(listening.session_s), 0xFFFFFFFE)
-    properties.ReceiveMaximum = listening.receive
-    properties.MaximumPacketSize = MAX_PACKET
-    return properties
-
-
-@lru_cache(maxsize=256)
-def describe(kind: str, pairs: tuple[tuple[str, str], ...] = ()) -> Any:
-    """PUBLISH properties: the payload's type, that it is text where it is (a cloud shows others
-    in base64), and user properties (MQTT 5, 3.3.2.3).
-    """
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if kind:
-        properties.ContentType = kind
-    if kind.endswith("json"):
-        properties.PayloadFormatIndicator = 1
-    if pairs:
-        properties.UserProperty = list(pairs)
-    return properties
-
-
-def reply_to(correlation: bytes | None) -> Any:
-    """PUBLISH properties of an answer (MQTT 5, 4.10.1): the correlation data come back."""
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ContentType = "application/json"
-    if correlation is not None:
-        properties.CorrelationData = correlation
-    return properties

@@ -7,8 +7,9 @@ from agent.codecs import json
 from agent.config.base import Context
 from agent.core.errors import PermanentError
 from agent.core.requests import Request
-from agent.links.mqtt import MqttLink, reply_to
+from agent.links.mqtt import MqttLink
 from agent.links.mqtt_peer import Incoming
+from agent.links.mqtt_properties import reply_to
 
 _LONGEST: Final = 512
 """Characters of a response topic."""

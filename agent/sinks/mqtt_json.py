@@ -15,10 +15,11 @@ from agent.core.errors import PermanentError
 from agent.core.ports import Rejected, Stored
 from agent.core.requests import Request
 from agent.core.tag import TagSet
-from agent.links.mqtt import MqttLink, Refused, describe
+from agent.links.mqtt import MqttLink, Refused
 from agent.links.mqtt_broker import BrokerSection
 from agent.links.mqtt_dial import Dial
 from agent.links.mqtt_peer import Will
+from agent.links.mqtt_properties import describe
 from agent.sinks.mqtt_commands import CommandListener
 from agent.sinks.payload import PayloadSection
 from agent.sinks.shapes import Message
