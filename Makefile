@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev docker-registry nginx-light curl
 
-.PHONY: setup check test fault demo bench soak bench-book test-systemd lock crash test-mlflow
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd lock crash test-mlflow
 
 setup: $(VENV)/.ready
 
@@ -21,6 +21,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/edge-agent check configs/*.yaml
+	$(BIN)/python -m tests.sparkplug --check
 
 test: setup
 	$(BIN)/pytest -m "not slow and not bench"
@@ -53,6 +54,10 @@ bench-book: setup
 test-mlflow: setup
 	test -x .venv-mlflow/bin/mlflow || { python3 -m venv .venv-mlflow && .venv-mlflow/bin/pip install -q --disable-pip-version-check mlflow==3.17.2; }
 	EDGE_AGENT_MLFLOW=$(CURDIR)/.venv-mlflow/bin/mlflow $(BIN)/pytest tests/mlflow
+
+# The statements of Sparkplug 3.0, judged anew, into the table of the page.
+sparkplug-book: setup
+	$(BIN)/python -m tests.sparkplug
 
 # The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
 test-systemd: setup

@@ -186,7 +186,8 @@ class SparkplugSink:
         alone = len(self._config.brokers) == 1
         try:
             async with asyncio.timeout(None if alone else HOST_WITHIN_S):
-                await _first(self._host.online.wait(), self._link.lost())
+                elsewhere = () if alone else (self._host_lost(self._host),)
+                await _first(self._host.online.wait(), self._link.lost(), *elsewhere)
         except TimeoutError:
             raise self._without_host() from None
 

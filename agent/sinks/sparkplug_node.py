@@ -214,17 +214,19 @@ class Node:
 
     def _alarm_births(self, now_ms: int) -> Iterator[Sample]:
         """Every alarm as it stands: events of the rows that were judged until now are past."""
-        self._alarms = {}
-        self._judged_ms = {
-            stream: int(latest.t[-1]) // 1_000_000
-            for stream, (_, latest) in self.plant.streams().items()
-            if latest is not None
-        }
+        tag_ms: dict[str, int] = {}
+        self._judged_ms = {}
+        for stream, (tags, latest) in self.plant.streams().items():
+            if latest is not None:
+                self._judged_ms[stream] = t_ms = int(latest.t[-1]) // 1_000_000
+                tag_ms |= dict.fromkeys(tags.column, t_ms)
+        before, self._alarms = self._alarms, {}
         for name, one in self.plant.alarms().items():
             slot = Slot(f"Alarms/{name}", self._alias("", f"Alarms/{name}"), BOOLEAN)
-            since_ms = one.since_ns // 1_000_000
-            self._alarms[name] = slot, since_ms
-            yield slot, since_ms or now_ms, one.active, _said(one)
+            told_ms = before[name][1] if name in before else 0
+            told_ms = max(told_ms, one.since_ns // 1_000_000)
+            self._alarms[name] = slot, told_ms
+            yield slot, told_ms or tag_ms.get(one.tag, now_ms), one.active, _said(one)
 
     def _past(self, name: str, rows: Rows, batch: Batch) -> Iterator[Message]:
         piece: list[Sample] = []
