@@ -17,10 +17,11 @@ import structlog
 
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Clock, Stored
+from agent.storage.acked import Acked, Notes
 from agent.storage.database import FILE, Database
 from agent.storage.opening import Found, is_broken, is_full, open_database
 from agent.storage.retention import MANY, DropFile, Limits, Op, Retention, Victims
-from agent.storage.rows import Owed, delete_from, insert_alarm, insert_block, runs
+from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
 from agent.storage.sealing import Head, seal_due
 
 log = structlog.get_logger()
@@ -66,8 +67,8 @@ class Told(Protocol):
     def lost(self, damaged: list[Owed]) -> None: ...
     def acks_failed(self, token: object) -> None: ...
 
-    def acks(self) -> tuple[object, list[Op]]:
-        """Called on the writer's thread: what to write of the acknowledgements."""
+    def acks(self) -> tuple[object, Acked]:
+        """Called on the writer's thread: acknowledgements that changed."""
         ...
 
     def delivered(self, rows: Owed) -> bool:
@@ -115,6 +116,7 @@ class Committer:
         self.interval = limits.commit_s
         self.retry_at = 0.0
         self._head: Head
+        self._notes = Notes()
         self._retention = Retention(told.delivered)
         self._once_open = self._broken = False
         self._worn = 0.0
@@ -145,7 +147,9 @@ class Committer:
         if self.db is None or time.monotonic() < self._seal_at:
             return False
         try:
-            damaged = seal_due(self.db, self._head, self.names[1], self._clock.wall_ns())
+            damaged = seal_due(
+                self.db, self._head, self._notes, self.names[1], self._clock.wall_ns()
+            )
         except sqlite3.Error as e:
             self.fail(e)
             return False
@@ -222,13 +226,17 @@ class Committer:
     def _commit(self, db: Database) -> None:
         work = self.work
         token, acks = self._told.acks()
+        self._notes.open.update(acks)
         if not (work.entries or work.ops or acks):
             return
         started = time.monotonic()
         try:
             with db.transaction() as conn:
                 owed = self._write(db, [stored for stored, _ in work.entries])
-                for op in (*work.ops.values(), *acks):
+                rows = [some for some in owed if some[0] != ALARMS]
+                settle = bool(work.ops) or not rows  # ops may delete the row with the note
+                (self._notes.settle if settle else self._notes.beside)(conn)
+                for op in work.ops.values():
                     op(conn)
             for op in work.ops.values():
                 if isinstance(op, DropFile):
@@ -238,7 +246,9 @@ class Committer:
             self.fail(e)
             return
         self.work = Work()
-        self._head.add([rows for rows in owed if db.knows(rows[0])])
+        if settle:
+            self._notes.done()
+        self._head.add(rows)
         took, written = time.monotonic() - started, db.written()
         self._pace(written, time.monotonic() - self._paced_at)
         self._paced_at = time.monotonic()

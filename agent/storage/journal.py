@@ -11,6 +11,7 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
 from agent.core.stats import Stats
+from agent.storage.acked import Acked
 from agent.storage.audit import SqlAudit
 from agent.storage.committer import Commit
 from agent.storage.ledger import FIRST, Key, Ledger
@@ -21,7 +22,6 @@ from agent.storage.reading import Reading, read_last
 from agent.storage.retention import (
     DropFile,
     Limits,
-    Op,
     Victims,
     contiguous,
     delete_alarms,
@@ -268,12 +268,13 @@ class SqlJournal:
         for outbox in self._outboxes.values():
             outbox.forget(key)
 
-    def acks(self) -> tuple[object, list[Op]]:
+    def acks(self) -> tuple[object, Acked]:
         """Acknowledgements to write with the next commit. Called on the writer's thread."""
-        taken = [(outbox, outbox.take_acks()) for outbox in list(self._outboxes.values())]
-        return [(outbox, keys) for outbox, (keys, _) in taken], [
-            op for _, (_, ops) in taken for op in ops
-        ]
+        taken = [(outbox, *outbox.take_acks()) for outbox in list(self._outboxes.values())]
+        changed: Acked = {}
+        for _, _, acked in taken:
+            changed |= acked
+        return [(outbox, keys) for outbox, keys, _ in taken], changed
 
     def acks_failed(self, token: object) -> None:
         """The commit that held them has failed."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.storage.acked import Acked, read_acked
 from agent.storage.blocks import Extent, in_head
 from agent.storage.database import Database
 from agent.storage.salvage import reconcile
@@ -23,7 +24,6 @@ class Found:
 
     Attributes:
         replaced: The old file was unreadable and set aside: what it held is lost.
-        acked: (sink, stream, epoch) -> JSON list of intervals.
         audit: Number and hash of the last row of the audit trail.
         ledger: (sink, stream, epoch, what) -> rows; gaps: those not told yet.
         ledger_since: Up to this epoch nobody kept a ledger.
@@ -37,7 +37,7 @@ class Found:
     extents: list[Extent] = field(default_factory=list)
     alarms: list[tuple[int, int, int, int]] = field(default_factory=list)
     sinks: list[str] = field(default_factory=list)
-    acked: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    acked: Acked = field(default_factory=dict)
     state: dict[tuple[str, str], str] = field(default_factory=dict)
     audit: tuple[int, str] = (0, "")
     ledger: dict[tuple[str, str, int, str], int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def look(db: Database, lineage: str, epoch: int, *, replaced: bool, current: boo
             "SELECT epoch, min(seq), max(seq), min(t) FROM alarms GROUP BY epoch"
         ).fetchall(),
         [name for (name,) in conn.execute("SELECT name FROM sinks")],
-        {(s, st, e): r for s, st, e, r in conn.execute("SELECT * FROM acked")},
+        read_acked(conn),
         {(ns, key): text for ns, key, text in conn.execute("SELECT * FROM state")},
         last or (0, ""),
         {(s, st, e, w): n for s, st, e, w, n in conn.execute("SELECT * FROM ledger")},

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Final
 
 from agent.core.ports import Clock, Gap, Lane, Stored
+from agent.storage.acked import Acked
 from agent.storage.gaps import POWER_OFF, Gaps
 from agent.storage.ledger import BEFORE, FIRST, PAST, Drops, Key, Ledger
 from agent.storage.opening import Found
 from agent.storage.ranges import Marks, Ranges, first_without
 from agent.storage.reading import Reading, read_owed
-from agent.storage.retention import Op
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.writer import Writer
 
@@ -274,18 +274,11 @@ class SinkOutbox:
                 times.append(time)
         return min(times, default=None)
 
-    def take_acks(self) -> tuple[set[Key], list[Op]]:
-        """What to write of the acknowledgements. Called on the writer's thread."""
+    def take_acks(self) -> tuple[set[Key], Acked]:
+        """Acknowledgements that changed. Called on the writer's thread."""
         with self._lock:
             keys, self._dirty = self._dirty, set()
-            rows = [
-                (self.name, stream, epoch, json.dumps(list(self._done[stream, epoch])))
-                for stream, epoch in keys
-            ]
-        if not rows:
-            return keys, []
-        sql = "INSERT OR REPLACE INTO acked VALUES (?, ?, ?, ?)"
-        return keys, [lambda c: _run_all(c, sql, rows)]
+            return keys, {(self.name, *key): json.dumps(list(self._done[key])) for key in keys}
 
     def dirty_again(self, keys: Iterable[Key]) -> None:
         """The commit that was to hold the acknowledgements of *keys* has failed."""
@@ -312,7 +305,3 @@ def _first_ns(stored: Stored) -> int:
 
 def _run(conn: sqlite3.Connection, sql: str, *values: object) -> None:
     conn.execute(sql, values)
-
-
-def _run_all(conn: sqlite3.Connection, sql: str, rows: list[tuple[Any, ...]]) -> None:
-    conn.executemany(sql, rows)

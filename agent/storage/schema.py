@@ -45,7 +45,9 @@ CREATE TABLE ledger(sink TEXT, stream TEXT, epoch INTEGER, what TEXT, rows INTEG
 INSERT INTO meta SELECT 'ledger_since', value FROM meta WHERE key = 'epoch';
 """
 
-MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER)
+_NOTES: Final = "ALTER TABLE head ADD COLUMN notes TEXT;"
+
+MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES)
 """Script n makes version n + 1 out of version n. They are only ever added to."""
 
 VERSION: Final = len(MIGRATIONS)

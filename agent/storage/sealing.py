@@ -14,6 +14,7 @@ import structlog
 from agent.codecs.block import BadBlock
 from agent.codecs.sealed import seal
 from agent.core.batch import Batch
+from agent.storage.acked import Notes
 from agent.storage.blocks import Block, batch_of, facts, in_head, quarantine
 from agent.storage.database import Database
 from agent.storage.rows import BLOCK_ROWS, BLOCK_SAMPLES, Owed, columns
@@ -104,7 +105,7 @@ class _Step:
     samples: int = 0
 
 
-def seal_due(db: Database, head: Head, epoch: int, wall_ns: int) -> list[Owed] | None:
+def seal_due(db: Database, head: Head, notes: Notes, epoch: int, wall_ns: int) -> list[Owed] | None:
     """Seal a bounded part of what is due; the rows that were damaged, None when nothing was due.
 
     Raises `OSError` when a file refuses (nothing has changed then), `sqlite3.Error`.
@@ -117,7 +118,8 @@ def seal_due(db: Database, head: Head, epoch: int, wall_ns: int) -> list[Owed] |
         if step.samples >= BLOCK_SAMPLES:
             break
         _collect(db, key, step)
-    _write(db, step, wall_ns // _DAY_NS)
+    _write(db, step, notes, wall_ns // _DAY_NS)
+    notes.done()
     for key, rows in step.rows.items():
         head.taken(key, rows)
     return step.lost
@@ -151,7 +153,7 @@ def _collect(db: Database, key: Key, step: _Step) -> None:
         step.samples += batch.v.size
 
 
-def _write(db: Database, step: _Step, day: int) -> None:
+def _write(db: Database, step: _Step, notes: Notes, day: int) -> None:
     try:
         places = []
         for run in step.runs:
@@ -162,6 +164,7 @@ def _write(db: Database, step: _Step, day: int) -> None:
         db.files.give_up()
         raise
     with db.transaction() as conn:
+        notes.settle(conn)  # the rows they stand on go
         quarantine(db, conn, step.lost)
         for run, (number, at, size) in zip(step.runs, places, strict=True):
             begin, end = run.blocks[0], run.blocks[-1]

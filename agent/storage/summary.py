@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from agent.storage.acked import read_acked
 from agent.storage.blocks import Extent
 from agent.storage.database import FILE
 from agent.storage.opening import extents
@@ -26,7 +27,7 @@ def summary(data_dir: Path) -> list[dict[str, Any]]:
                 "SELECT epoch, min(seq), max(seq), min(t) FROM alarms GROUP BY epoch"
             )
         ]
-        acked = {(s, st, e): text for s, st, e, text in conn.execute("SELECT * FROM acked")}
+        acked = read_acked(conn)
         return [
             _summary(conn, sink, found, acked)
             for (sink,) in conn.execute("SELECT name FROM sinks ORDER BY name").fetchall()
