@@ -41,6 +41,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "durable": daemon.store.journal.durable,
             "epoch": daemon.store.journal.epoch,
             "lineage": daemon.store.journal.lineage,
+            "holds_h": holds_h(daemon),
         },
         "system": {
             "cpu_percent": _own(daemon, "cpu_percent"),
@@ -196,3 +197,10 @@ def _models(daemon: "Daemon") -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if isfinite(value) else None
+
+
+def holds_h(daemon: "Daemon") -> float | None:
+    """Hours that the journal holds at the present rate; None until that is known."""
+    rate = daemon.stats.values.get("pipeline.rows_per_s", 0.0)
+    held_s = daemon.store.journal.holds_s(rate)
+    return None if held_s is None else round(held_s / 3600.0, 1)

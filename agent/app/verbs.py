@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from agent.app.alarmverbs import AlarmVerbs
 from agent.app.handverbs import HandVerbs
 from agent.app.recordverbs import RecordVerbs
-from agent.app.status import status
+from agent.app.status import holds_h, status
 from agent.app.tagverbs import TagVerbs
 from agent.config.load import ConfigProblems
 from agent.core.errors import ConfigError, PermanentError
@@ -77,6 +77,7 @@ class _Answers:
                 "owed": uplink.depth(),
                 "oldest_age_s": uplink.oldest_age_s(),
                 "connected": uplink.connected,
+                "holds_h": holds_h(self._daemon),
             }
             for name, uplink in self._daemon.uplinks.items()
         ]

@@ -28,6 +28,7 @@ FIXED: Final = (
     "inference.predict_ms.p99",
     "inference.quarantined",
     "inference.restarts",
+    "journal.bytes",
     "journal.commit_ms.p50",
     "journal.commit_ms.p99",
     "journal.dropped_rows",

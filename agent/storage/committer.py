@@ -40,6 +40,8 @@ _WEAR_S: Final = 1800.0
 _ROOM: Final = 8_000_000
 """Bytes that are freed when the disk is full."""
 
+_FIRST_TIDY_S: Final = 10.0
+
 _NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
 """What a record of wrong types raises on its way into the file."""
 
@@ -65,6 +67,7 @@ class Told(Protocol):
     def dropped(self, entries: list[Stored]) -> None: ...
     def evict(self, victims: Victims) -> None: ...
     def lost(self, damaged: list[Owed]) -> None: ...
+    def measured(self, used: int, room: int) -> None: ...
     def acks_failed(self, token: object) -> None: ...
 
     def acks(self) -> tuple[object, Acked]:
@@ -121,7 +124,7 @@ class Committer:
         self._once_open = self._broken = False
         self._worn = 0.0
         self._paced_at = time.monotonic()
-        self._tidy_at = self._paced_at + tidy_s
+        self._tidy_at = self._paced_at + min(tidy_s, _FIRST_TIDY_S)
         self._seal_at = self._paced_at
 
     def take(self, entries: list[Entry], ops: dict[Hashable, Op]) -> None:
@@ -308,6 +311,9 @@ class Committer:
         self._tidy_at = time.monotonic() + self._tidy_s
         try:
             free = shutil.disk_usage(self._path.parent).free
+            used = db.space()[0] + db.files.size()
+            room = max(0, min(self.limits.max_size, used + free - self.limits.min_free))
+            self._post(self._told.measured, used, room)
             victims = self._retention.find(db, self.limits, self._clock, free)
         except (sqlite3.Error, OSError) as e:
             self.fail(e)

@@ -59,6 +59,7 @@ class SqlJournal:
         self.audit = SqlAudit(self.writer, clock)
         self.lineage, self.epoch = "", 0
         self._durable = False
+        self._size = (0, 0)
         self._refusal = ""
         stats.set("journal.durable", 0.0)
 
@@ -230,6 +231,21 @@ class SqlJournal:
         """Blocks that were found damaged."""
         for rows in damaged:
             self._lose(rows, 0, 0, "corrupt")
+
+    def measured(self, used: int, room: int) -> None:
+        """Bytes that the journal takes, and that it may take."""
+        self._size = (used, room)
+        self._stats.set("journal.bytes", float(used))
+
+    def holds_s(self, rows_per_s: float) -> float | None:
+        """For how long the journal keeps everything at this rate, s; None: not known yet. Rows
+        are as large as those it has, on average.
+        """
+        rows = sum(len(r) for r in self._ledger.committed.values())
+        used, room = self._size
+        if not rows or not used or rows_per_s <= 0.0:
+            return None
+        return room / (rows_per_s * used / rows)
 
     def delivered(self, rows: Owed) -> bool:
         """Does no sink wait for these rows any more. Called on the writer's thread."""
