@@ -34,7 +34,9 @@ class TagVerbs:
     async def read(self, args: Args, caller: Caller) -> dict[str, Any]:
         """Ask the device for ``args["tag"]`` now, whatever its scan class."""
         name = f"{args.get('tag')!s:.200}"
-        tags = (t for tags in device_streams(self._daemon.loaded.settings).values() for t in tags)
+        sets = [*device_streams(self._daemon.loaded.settings).values()]
+        sets += [c.tags for c in self._daemon.pipeline.channels.values()]  # told by devices
+        tags = (t for tags in sets for t in tags)
         tag = next((t for t in tags if t.name == name), None)
         if tag is None:
             raise Declined("no_such_tag", f"no device has a tag `{name}`", code="E359")

@@ -15,6 +15,7 @@ from agent.cli.table import table
 if TYPE_CHECKING:
     from agent.config.schema import Settings
     from agent.core.batch import Batch
+    from agent.core.tag import Tag
     from agent.core.texts import Texts
 
 HELP = "read every tag of a file from the live devices; nothing is kept or published"
@@ -65,7 +66,7 @@ class _Seen:
 
         batch = range_checked(batch)
         for i, tag in enumerate(batch.tags):
-            one = self.tags[tag.name]
+            one = self.tags.setdefault(tag.name, unread(tag))  # a device may tell its tags itself
             q = int(batch.q[-1, i])
             one["rows"] += len(batch)
             one["good"] += int((batch.q[:, i] >= 64).sum())
@@ -73,6 +74,11 @@ class _Seen:
             if tag.kind == "text" and value is not None:
                 value = self._texts.text(tag.name, float(value))
             one["value"], one["q"] = value, word(q)
+
+
+def unread(tag: "Tag") -> dict[str, Any]:
+    """What is told of a tag of which nothing came."""
+    return {"value": None, "unit": tag.unit, "q": "bad", "rows": 0, "good": 0}
 
 
 async def _read(
@@ -94,9 +100,7 @@ async def _read(
             device: Any = section
             for tags in device.tag_sets(name).values():
                 for tag in tags:
-                    seen.tags[tag.name] = {
-                        "value": None, "unit": tag.unit, "q": "bad", "rows": 0, "good": 0
-                    }  # fmt: skip
+                    seen.tags[tag.name] = unread(tag)
             sources[name] = device.build(name, ctx)
         tasks = [asyncio.create_task(s.run(seen), name=n) for n, s in sources.items()]
         ended, running = await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())

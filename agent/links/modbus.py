@@ -57,12 +57,13 @@ class Endpoint:
 
     Attributes:
         error: Why there is no connection; empty when there is one.
+        made: Connections so far.
     """
 
     def __init__(self, dial: Dial, clock: Clock, recorder: Recorder | None = None) -> None:
         self._dial, self._clock = dial, clock
         self._recorder = Recorder(clock) if recorder is None else recorder
-        self.error = "not connected yet"
+        self.error, self.made = "not connected yet", 0
         self._line: Line | None = None
         self._turns = Turns()
         self._tried, self._up = asyncio.Event(), asyncio.Event()
@@ -213,6 +214,7 @@ class Endpoint:
             else:
                 try:
                     self._line, self.error = line, ""
+                    self.made += 1
                     self._tried.set()
                     self._up.set()
                     await asyncio.shield(line.gone)

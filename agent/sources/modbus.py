@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def _connect(value: str) -> str:
+def connectable(value: str) -> str:
+    """*value*, if it is an address."""
     parse(value)
     return value
 
@@ -61,7 +62,7 @@ class ModbusConfig(Section):
 
     type: Literal["modbus"]
     """Modbus, over TCP, TLS, a serial line, or RTU over TCP."""
-    connect: Annotated[str, AfterValidator(_connect)]
+    connect: Annotated[str, AfterValidator(connectable)]
     """`tcp://HOST:502`, `tls://HOST:802`, `rtu+tcp://HOST:502` or `rtu:///dev/serial/by-id/…`."""
     unit: Annotated[int, Field(ge=0, le=255), AfterValidator(_unit)]
     """Unit id of the device, 1 to 247; 0 or 255 for the gateway itself."""

@@ -6,7 +6,7 @@ Specification V1.1, 4 and 6). What a number means is in the package pysunspec2.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from struct import unpack
@@ -21,7 +21,7 @@ from agent.sources.modbus_survey import Survey, advice
 BASES: Final = (40000, 50000, 0)
 _MARKER: Final = b"SunS"
 _END: Final = 0xFFFF
-_COMMON: Final = 1
+COMMON: Final = 1
 _LARGEST: Final = 125
 _LONGEST: Final = 2 * _LARGEST
 """Bytes of a text that one request can bring."""
@@ -49,12 +49,14 @@ class Model:
     """One model of the chain.
 
     Attributes:
-        at: Wire address of its number. data: All of it, number and length included.
+        at: Wire address of its number. length: Registers behind number and length.
+        data: All of it, number and length included.
         group: What pysunspec2 knows of it; None for a model of the vendor's own.
     """
 
     number: int
     at: int
+    length: int
     data: bytes
     group: Mapping[str, Any] | None
 
@@ -74,22 +76,31 @@ class Point:
     scope: tuple[dict[str, "Point"], ...]
 
 
-async def chain(line: Survey, unit: int) -> list[Model]:
-    """The models of a unit. Raises E321 when it is no SunSpec device, E320 without a line."""
-    at = await _base(line, unit) + 2
+async def chain(
+    line: Survey, unit: int, bases: Sequence[int] = BASES, *, bare: bool = False
+) -> list[Model]:
+    """The models of a unit; *bare*: only what and where they are. Raises E321 when it is no
+    SunSpec device, E320 without a line.
+    """
+    at = await _base(line, unit, bases) + 2
     found: list[Model] = []
     while (number := await _word(line, unit, at)) != _END and at < 0xFFF0:
         length = await _word(line, unit, at + 1)
-        group = _definition(number)
+        group = None if bare else _definition(number)
         data = await _registers(line, unit, at, length + 2) if group else b""
-        found.append(Model(number, at, data, group))
+        found.append(Model(number, at, length, data, group))
         at += length + 2
     return found
 
 
-async def _base(line: Survey, unit: int) -> int:
+def heads(models: Iterable[Model]) -> list[list[int]]:
+    """Number, address and length of each model: what tells one device from another."""
+    return [[m.number, m.at, m.length] for m in models]
+
+
+async def _base(line: Survey, unit: int, bases: Sequence[int]) -> int:
     told = []
-    for base in BASES:
+    for base in bases:
         answer = await line.ask(unit, Read(3, base, 2))
         if answer.code == 0 and answer.data == _MARKER:
             return base
@@ -217,7 +228,7 @@ def profile(models: list[Model], *, everything: bool = False) -> dict[str, Any]:
     (maker, serial number) is read once an hour.
     """
     wanted = [p for p in points(models) if everything or implemented(p)]
-    plate = {m.at + i for m in models if m.number == _COMMON for i in range(len(m.data) // 2)}
+    plate = {m.at + i for m in models if m.number == COMMON for i in range(len(m.data) // 2)}
     tags = {
         p.name: tag | ({"class": "plate"} if p.at in plate else {})
         for p in wanted

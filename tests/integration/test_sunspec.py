@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from agent.config.base import Context
 from agent.config.load import loads
+from agent.config.schema import JournalConfig
+from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.plugins import installed
 from agent.runtime.clock import SystemClock
+from agent.sources.sunspec import SunSpecConfig
+from agent.storage.db import open_store
 from simulators.modbus_server import ModbusServer, RegisterImage
 from tests.integration.test_commissioning import agent
 from tests.polling import polling
@@ -23,6 +28,7 @@ from tests.tools import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pysunspec2's
 
+LIMITS = JournalConfig.model_validate({})
 DEVICE = Path(sunspec2.__file__).parent / "tests" / "test_data" / "device_1547.json"
 
 
@@ -90,6 +96,63 @@ async def test_every_point_is_what_sunspecs_own_client_reads(ctx, tmp_path):
     assert got.keys() == want.keys()
     wrong = {n: (got[n], w) for n, w in want.items() if not same(got[n], w)}
     assert wrong == {}
+
+
+def sunspec(url, **more):
+    """A device that tells its tags itself."""
+    raw = {"type": "sunspec", "connect": url, "unit": 1, "poll": "200ms"}
+    return SunSpecConfig.model_validate(raw | more)
+
+
+def values(rows, ctx):
+    """The newest value of every tag, under the names of `theirs`."""
+    found = {}
+    for batch in rows:
+        for tag, v, q in zip(batch.tags, batch.v[-1], batch.q[-1], strict=True):
+            if q >= 64:
+                of_text = ctx.texts.text(tag.name, v) if tag.kind == "text" else None
+                found[tag.name.removeprefix("d/")] = of_text if tag.kind == "text" else float(v)
+    return found
+
+
+async def test_a_device_tells_its_tags_itself(ctx):
+    """`type: sunspec`: no tag in the file; every point is what SunSpec's own client reads, with
+    the units of the models.
+    """
+    async with ModbusServer({1: image()}) as server:
+        want = await asyncio.to_thread(theirs, server.port)
+        async with polling(sunspec(server.url).build("d", ctx)) as rows:
+            await until(lambda: rows.good("d") and rows.good("d~plate"), within_s=20)
+        got = values(rows, ctx)
+        units = {t.name: t.unit for b in rows for t in b.tags}
+    assert got.keys() == want.keys()
+    assert {n: (got[n], w) for n, w in want.items() if not same(got[n], w)} == {}
+    assert (units["d/DERMeasureAC.W"], units["d/DERMeasureAC.Hz"]) == ("W", "Hz")
+
+
+async def test_what_a_device_told_is_kept_and_looked_at_again(ctx, tmp_path):
+    """After a restart it is known before the device answers; a device with other models in its
+    place is read by its own, from the next connection on.
+    """
+    async with open_store(tmp_path, LIMITS, ctx.clock, ctx.stats, "m") as store:
+        ctx = replace(ctx, state=store.state)
+        server = ModbusServer({1: image()})
+        async with server:
+            config = sunspec(server.url, models=[701])
+            async with polling(config.build("d", ctx)) as rows:
+                await until(lambda: rows.good("d") and rows.good("d~plate"), within_s=20)
+        told = rows.good("d")[0].v.tobytes()
+        assert {t.name.split(".")[0] for b in rows for t in b.tags} == {
+            "d/DERMeasureAC", "d/common"
+        }  # fmt: skip
+        async with polling(config.build("d", ctx)) as rows:  # nobody answers, the tags are known
+            await until(lambda: rows.last_q("d") == Quality.BAD_NOT_CONNECTED, within_s=20)
+            server.units = {1: image(50000)}
+            async with server:
+                await until(lambda: rows.good("d"), within_s=20)
+            assert {b.v.tobytes() for b in rows.good("d")} == {told}
+    kept = store.state.items("sunspec")
+    assert [k["chain"][0][:2] for k in kept.values()] == [[1, 50002]]
 
 
 def same(ours, other):

@@ -35,7 +35,7 @@ def counted(number):
         if point["name"] in names:
             data[2 * at + 1] = 2
         at += int(point["size"])
-    return Model(number, 40002, bytes(data), group)
+    return Model(number, 40002, len(data) // 2 - 2, bytes(data), group)
 
 
 def theirs(model):
