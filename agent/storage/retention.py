@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -218,14 +219,29 @@ def _many_alarms(db: Database, quota: int, found: Victims) -> None:
 
 
 def _pinned(db: Database) -> set[int]:
-    """Files that hold rows around an alarm that somebody has labelled."""
+    """Files that hold rows around an alarm that somebody has labelled. One pass over the blocks,
+    however many labels there are: commits wait meanwhile.
+    """
+    spans = _merged(db.conn.execute("SELECT json FROM state WHERE ns = ?", (NAMESPACE,)))
+    if not spans:
+        return set()
+    ends = [last for _, last in spans]
     found: set[int] = set()
-    for (text,) in db.conn.execute("SELECT json FROM state WHERE ns = ?", (NAMESPACE,)):
-        first, last = json.loads(text)
-        rows = db.conn.execute(
-            "SELECT DISTINCT file FROM sealed WHERE t1 >= ? AND t0 <= ?", (first, last)
-        )
-        found.update(number for (number,) in rows)
+    for number, t0, t1 in db.conn.execute("SELECT file, t0, t1 FROM sealed"):
+        at = bisect_left(ends, t0)
+        if at < len(spans) and spans[at][0] <= t1:
+            found.add(number)
+    return found
+
+
+def _merged(spans: Iterable[tuple[str]]) -> list[tuple[int, int]]:
+    """JSON of (first, last) as times that follow each other without overlap."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(json.loads(text) for (text,) in spans):
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
     return found
 
 
