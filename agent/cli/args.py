@@ -41,6 +41,11 @@ _EXITS: Final = {
     "E777": TRY_AGAIN,
     "E778": UNAVAILABLE,
     "E779": INTERNAL,
+    "E780": USAGE,
+    "E781": USAGE,
+    "E785": USAGE,
+    "E786": DEGRADED,
+    "E787": USAGE,
     "E788": USAGE,
 }
 

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from agent.cli.args import exit_code
 from agent.cli.codes import explained
 from agent.cli.main import main
+from agent.core.errors import PermanentError
 from tests.test_docs import OPERATIONS
 
 CODES = re.findall(r"^\| ([EAW]\d{3}) \|", OPERATIONS, re.MULTILINE)
@@ -31,3 +33,9 @@ def test_a_code_that_there_is_not(capsys):
     """A code that was misread is wrong use, and the page is named."""
     assert main(["explain", "E999"]) == 2
     assert "there is no code E999" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", ["E359", "E780", "E781", "E785", "E787"])
+def test_a_wrong_name_or_time_is_wrong_use(code):
+    """Whoever mistypes a tag, a device or an alarm has found no defect of the agent."""
+    assert exit_code(PermanentError("there is no alarm `hott`", code=code)) == 2
