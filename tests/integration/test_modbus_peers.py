@@ -1,9 +1,13 @@
 """Devices that nobody here wrote: every register rightly, and their loss seen at once."""
 
 import asyncio
+import os
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +22,13 @@ from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
 from simulators.broker import free_port
 from simulators.libmodbus import LibmodbusServer
+from simulators.modbus_server import ModbusServer as Simulated
+from simulators.modbus_server import RegisterImage
 from simulators.pty_line import PtyLine
 from tests.polling import modbus, polling
 from tests.tools import until
 
+ROOT = Path(__file__).parents[2]
 SIZE = 400
 TAGS = {f"r{i}": {"reg": i} for i in range(0, SIZE, 7)} | {
     "in": {"reg": 33, "table": "input"},
@@ -111,11 +118,46 @@ def libmodbus_rtu() -> Iterator[str]:
         yield f"rtu://{line.ours}"
 
 
-PEERS = [libmodbus, pymodbustcp, modbus_tk, pymodbus_simulator, libmodbus_rtu]
+@contextmanager
+def node(package: str) -> Iterator[str]:
+    """A server in JavaScript; `make setup` fetches it where npm is."""
+    modules = ROOT / "build" / "peers" / "node_modules"
+    if not (modules / package).is_dir():
+        pytest.skip("apt-get install nodejs npm, then make setup")
+    port = free_port()
+    command = ["node", str(ROOT / "simulators" / "node_server.js"), package, str(SIZE), str(port)]
+    env = {**os.environ, "NODE_PATH": str(modules)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def jsmodbus():
+    return node("jsmodbus")
+
+
+def modbus_serial():
+    return node("modbus-serial")
+
+
+NEED_GCC = pytest.mark.needs("gcc")
+NEED_NODE = pytest.mark.needs("node")
+PEERS = [
+    pytest.param(libmodbus, marks=NEED_GCC),
+    pytest.param(libmodbus_rtu, marks=NEED_GCC),
+    pymodbustcp,
+    modbus_tk,
+    pymodbus_simulator,
+    pytest.param(jsmodbus, marks=NEED_NODE),
+    pytest.param(modbus_serial, marks=NEED_NODE),
+]
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.__name__)
-@pytest.mark.needs("gcc")
 @pytest.mark.filterwarnings("ignore:isSet:DeprecationWarning")  # modbus_tk's own affair
 async def test_every_register_is_right(ctx, peer):
     """All tables, spread over several requests, as the peer has them."""
@@ -125,6 +167,24 @@ async def test_every_register_is_right(ctx, peer):
         async with polling(config.build("d", ctx)) as rows:
             await until(lambda: len(rows.good()) >= 3, within_s=10)
         assert all(b.v[0].tolist() == WANT for b in rows.good())
+
+
+@pytest.mark.needs("mbpoll")
+async def test_an_independent_client_reads_the_simulator_alike(ctx):
+    """mbpoll sees in our simulated device what the agent sees: nobody's off-by-one is hidden."""
+    image = RegisterImage()
+    image.holding[:] = np.arange(len(image.holding))
+    async with Simulated({1: image}) as server:
+        command = f"mbpoll -m tcp -p {server.port} -a 1 -0 -r 100 -c 20 -t 4 -1 -q 127.0.0.1"
+        process = await asyncio.create_subprocess_exec(
+            *command.split(), stdout=asyncio.subprocess.PIPE
+        )
+        told = (await asyncio.wait_for(process.communicate(), 10))[0].decode()
+        tags = {f"r{i}": {"reg": i} for i in range(100, 120)}
+        async with polling(modbus(server.url, tags).build("d", ctx)) as rows:
+            await until(rows.good)
+    seen = [int(value) for value in re.findall(r"^\[\d+\]:\s+(\d+)", told, re.MULTILINE)]
+    assert seen == rows.good()[0].v[0].tolist() == list(range(100, 120))
 
 
 @pytest.mark.needs("gcc")
