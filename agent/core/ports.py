@@ -96,6 +96,7 @@ class Stored:
         epoch: One per start of the agent, durable before anything is sent.
         first, last: Sequence numbers of the first and the last row, both inclusive.
         clock: State of the wall clock when the rows were made.
+        steps: How often an unsynced wall clock had been moved in this run before.
         durable: False when the record is sent before its commit is known to have succeeded.
         part: What of the row is told; None for all of it.
     """
@@ -109,6 +110,7 @@ class Stored:
     record: Record
     clock: str = "synced"
     durable: bool = True
+    steps: int = 0
     part: Part | None = None
 
 
@@ -339,6 +341,10 @@ class Journal(Protocol):
         ...
 
     def outbox(self, sink: str) -> Outbox: ...
+
+    def stepped(self, by_s: float) -> None:
+        """The wall clock was moved: times that were made before, unsynced, are better now."""
+        ...
 
     async def read(self, stream: str, rows: int) -> Batch | None:
         """The last *rows* committed rows of *stream*, oldest first; None when there are none."""

@@ -237,6 +237,7 @@ class Pipeline:
     def _stepped(self, step_s: float) -> None:
         """The wall clock was moved: no window may span it, running delays go on."""
         self._stats.add("clock.steps")
+        self._journal.stepped(step_s)
         for channel in self.channels.values():
             channel.alarms.stepped(round(step_s * 1e9))
             if channel.history is not None:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from agent.codecs.block import BadBlock, decode
 from agent.core.batch import Batch, Origin
 from agent.storage.database import Database
+from agent.storage.rebase import shift_ns, shifted
 from agent.storage.rows import Owed, key, tags_of
 
 SELECT: Final = (
@@ -55,8 +56,8 @@ def facts(stream: str, epoch: int, first: int) -> str:
     return f'{{"stream":{json.dumps(stream)},"epoch":{epoch},"first":{first},'
 
 
-def batch_of(db: Database, stream: str, epoch: int, block: Block) -> Batch:
-    """The rows of a block. Raises `BadBlock`."""
+def batch_of(db: Database, stream: str, epoch: int, block: Block, *, better: bool = True) -> Batch:
+    """The rows of a block, with *better* times if there are. Raises `BadBlock`."""
     if block.data is not None:
         c = decode(block.data, key(stream, epoch, block.first))
     else:
@@ -66,9 +67,10 @@ def batch_of(db: Database, stream: str, epoch: int, block: Block) -> Batch:
         c = sealed.columns()
     made = json.loads(db.name(block.made))
     origin = Origin(**made["origin"]) if made.get("origin") else None
-    return Batch(
+    batch = Batch(
         stream, tags_of(db.name(block.tags)), c.t, c.v, c.q, made["t_by"], c.late, origin, c.window
     )
+    return shifted(batch, shift_ns(db.conn, epoch, made)) if better else batch
 
 
 def quarantine(db: Database, conn: sqlite3.Connection, damaged: list[Owed]) -> None:

@@ -22,6 +22,7 @@ from agent.core.tag import TagSet
 from agent.core.texts import NAMESPACE
 from agent.storage.database import FILE
 from agent.storage.files import FOLDER
+from agent.storage.rebase import UNSYNCED, shift_ns
 from agent.storage.rows import key, tags_of
 
 _OPEN: Final = 8
@@ -63,6 +64,7 @@ class Historian:
         self._path = data_dir / FILE
         self._folder = data_dir / FOLDER
         self._files: dict[int, int] = {}
+        self._made: dict[int, str] = {}
         self._conn: sqlite3.Connection
 
     def __enter__(self) -> Self:
@@ -111,16 +113,26 @@ class Historian:
         """The samples of *tag* with begin <= t < end, in the order they were made."""
         for stream, tags, column in self._columns(tag):
             for row in self._conn.execute(
-                "SELECT first, epoch, data, file, at FROM blocks WHERE stream = ? AND tags = ?"
-                " AND t1 >= ? AND t0 < ? ORDER BY epoch, last",
+                "SELECT made, first, epoch, data, file, at FROM blocks WHERE stream = ?"
+                " AND tags = ? AND ((t1 >= ? AND t0 < ?) OR epoch IN (SELECT epoch FROM clock))"
+                " ORDER BY epoch, last",
                 (stream, tags, begin_ns, end_ns),
             ).fetchall():
                 try:
-                    piece = self._piece(stream, column, *row)
+                    piece = self._piece(stream, column, *row[1:])
                 except BadBlock:
                     continue
+                if by_ns := self._shift_ns(row[0], row[2]):
+                    piece = piece._replace(t=piece.t + by_ns)
                 inside = (piece.t >= begin_ns) & (piece.t < end_ns)
                 yield Piece(piece.t[inside], piece.v[inside], piece.q[inside])
+
+    def _shift_ns(self, made: int, epoch: int) -> int:
+        text = self._made.get(made)
+        if text is None:
+            (text,) = self._conn.execute("SELECT text FROM names WHERE id = ?", (made,)).fetchone()
+            self._made[made] = text
+        return shift_ns(self._conn, epoch, json.loads(text)) if UNSYNCED in text else 0
 
     def _columns(self, tag: str) -> list[tuple[int, int, int]]:
         """(stream, tags, column) in which *tag* is. Raises `AgentError` when it is in none."""

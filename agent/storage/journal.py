@@ -19,6 +19,7 @@ from agent.storage.opening import Found
 from agent.storage.outbox import SinkOutbox
 from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
+from agent.storage.rebase import SYNCED, UNSYNCED, remember_step
 from agent.storage.retention import (
     DropFile,
     Limits,
@@ -60,6 +61,7 @@ class SqlJournal:
         self.lineage, self.epoch = "", 0
         self._durable = False
         self._size = (0, 0)
+        self._steps, self._clock_was = 0, clock.state
         self._refusal = ""
         stats.set("journal.durable", 0.0)
 
@@ -95,8 +97,9 @@ class SqlJournal:
             first + n - 1,
             lane,
             record,
-            self._clock.state,
+            self._state(),
             self._durable,
+            self._steps,
         )
         if n:
             ledger.next[stream] = first + n
@@ -116,6 +119,21 @@ class SqlJournal:
 
     async def flush(self) -> None:
         await self.writer.flush()
+
+    def _state(self) -> str:
+        """The state of the clock; the first sync after a step is remembered."""
+        state = self._clock.state
+        if state != self._clock_was:
+            self._clock_was = state
+            if state == "synced" and self._steps:
+                self.writer.later(("clock", SYNCED), remember_step(self.epoch, SYNCED, 0))
+        return state
+
+    def stepped(self, by_s: float) -> None:
+        if self._clock_was == UNSYNCED:
+            self._steps += 1
+            op = remember_step(self.epoch, self._steps, round(by_s * 1e9))
+            self.writer.later(("clock", self._steps), op)
 
     def idle_s(self) -> float:
         """For how long the writer has given no sign of life, s; 0.0 while it waits for work."""

@@ -13,6 +13,7 @@ from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
 from agent.storage.blocks import SELECT, Block, batch_of, quarantine
 from agent.storage.database import Database
+from agent.storage.rebase import word
 from agent.storage.rows import Owed, columns
 
 log = structlog.get_logger()
@@ -135,11 +136,9 @@ def _read_run(db: Database, owed: Owed, limit: int, reading: Reading) -> None:
             at = stop + 1
     _quarantine(db, reading)
     if parts:
-        batch = _joined(parts)
+        batch, clock = _joined(parts), word(db.conn, epoch, facts)
         reading.stored.append(
-            Stored(
-                stream, facts["lineage"], epoch, first, at - 1, Lane.HISTORY, batch, facts["clock"]
-            )
+            Stored(stream, facts["lineage"], epoch, first, at - 1, Lane.HISTORY, batch, clock)
         )
 
 

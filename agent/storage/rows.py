@@ -55,7 +55,7 @@ def _joins(a: Stored, b: Stored) -> bool:
     return (
         a.last + 1 == b.first
         and (x.tags is y.tags or x.tags == y.tags)
-        and a.clock == b.clock
+        and (a.clock, a.steps) == (b.clock, b.steps)
         and x.t_by == y.t_by
         and (x.origin is y.origin or x.origin == y.origin)
         and (x.window is None) == (y.window is None)
@@ -127,6 +127,8 @@ def _late(batches: list[Batch]) -> Any:
 def _made_text(s: Stored) -> str:
     """How a record was made, as short text: equal facts give equal text."""
     facts: dict[str, Any] = {"lineage": s.lineage, "clock": s.clock}
+    if s.steps:
+        facts["steps"] = s.steps
     if isinstance(s.record, Batch):
         facts["t_by"] = s.record.t_by
         if s.record.origin is not None:

@@ -47,7 +47,12 @@ INSERT INTO meta SELECT 'ledger_since', value FROM meta WHERE key = 'epoch';
 
 _NOTES: Final = "ALTER TABLE head ADD COLUMN notes TEXT;"
 
-MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES)
+_CLOCK: Final = """
+CREATE TABLE clock(epoch INTEGER, number INTEGER, step INTEGER, PRIMARY KEY(epoch, number))
+  WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES, _CLOCK)
 """Script n makes version n + 1 out of version n. They are only ever added to."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -139,7 +139,7 @@ def _collect(db: Database, key: Key, step: _Step) -> None:
             break
         step.rows[key] += block.last - block.first + 1
         try:
-            batch = batch_of(db, stream, epoch, block)
+            batch = batch_of(db, stream, epoch, block, better=False)
         except BadBlock as e:
             log.exception("block.quarantined", code=e.code, stream=stream, first=block.first)
             step.lost.append((stream, epoch, block.first, block.last))
