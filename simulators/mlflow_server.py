@@ -4,14 +4,14 @@ publisher that talks plain REST, to the stand-in and to the real one alike.
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
 from agent.registries.mlflow import FILE, MANIFEST_FILE
+from simulators.loopback import LoopbackServer
 
 _API: Final = "/api/2.0"
 _FILES: Final = f"{_API}/mlflow-artifacts/artifacts/"
@@ -63,7 +63,7 @@ def publish(
     return number
 
 
-class MlflowServer:
+class MlflowServer(LoopbackServer):
     """The six calls that `publish` and a gateway make, in memory.
 
     Attributes:
@@ -73,40 +73,20 @@ class MlflowServer:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, list[dict[str, Any]]] = {}
         self.aliases: dict[tuple[str, str], str] = {}
         self.fault = ""
         self.requests: list[str] = []
-        self._closing = threading.Event()
-
-    @property
-    def base(self) -> str:
-        """Address for publishers."""
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
     def url(self) -> str:
         """What the ``url`` of a registry of type ``mlflow`` takes."""
         return "mlflow+" + self.base
 
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def closing(self) -> bool:
-        """Is the server about to end."""
-        return self._closing.is_set()
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return _handler(self)
 
     def look_up(self, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """Answer of ``registered-models/alias``, with the codes of MLflow 3.17."""

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, Literal, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Final, Literal
+
+from simulators.loopback import LoopbackServer
 
 Fault = Literal[
     "ok", "error", "silent", "garbage", "cut", "corrupt", "endless", "drip", "other_range"
@@ -30,7 +31,7 @@ class _Model:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-class RegistryServer:
+class RegistryServer(LoopbackServer):
     """Serves ``NAME/index.json`` and the files of every published version.
 
     Attributes:
@@ -40,29 +41,19 @@ class RegistryServer:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.fault: Fault = "ok"
         self.requests: list[tuple[str, int]] = []
         self.sent = 0
         self._models: dict[str, _Model] = {}
-        self._closing = threading.Event()
 
     @property
     def url(self) -> str:
         """What the ``url`` of a registry of type ``http`` takes."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self.base
 
-    def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return _handler(self)
 
     def publish(
         self,
@@ -120,7 +111,7 @@ class RegistryServer:
         if self.fault == "cut" and is_file:
             data = data[: first + (len(data) - first) // 2]
         if self.fault == "endless":
-            while not self._closing.is_set():
+            while not self.closing:
                 yield _ENDLESS
         if self.fault == "drip" and is_file:
             for i in range(first, len(data)):
@@ -129,10 +120,6 @@ class RegistryServer:
                     return
         for i in range(first, len(data), _CHUNK):
             yield data[i : i + _CHUNK]
-
-    def wait(self, seconds: float) -> bool:
-        """Wait; True when the server is about to end."""
-        return self._closing.wait(seconds)
 
 
 def _handler(registry: RegistryServer) -> type[BaseHTTPRequestHandler]:

@@ -97,5 +97,6 @@ async def test_a_pull_cures_a_model_that_did_not_start(tmp_path):
             assert (await run("pull", "m"))[0] == 0
             status = await agent.ask("status")
             assert not any("model m" in r for r in status["reasons"])
+            assert "unsigned: accept" in status["warnings"][0]  # for as long as it is so
             await agent.ask("reload")
             await told(agent, lambda s: s["models"]["pump1"]["state"] == "active")

@@ -1,0 +1,43 @@
+"""An HTTP server on loopback in a thread of its own, ended with its block."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+
+class LoopbackServer:
+    """Serves what the handler of `handler` answers, on a port that the system chose."""
+
+    def __init__(self) -> None:
+        self._closing = threading.Event()
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """The class that answers."""
+        raise NotImplementedError
+
+    @property
+    def base(self) -> str:
+        """Address of the server."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def closing(self) -> bool:
+        """Is the server about to end."""
+        return self._closing.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True when the server is about to end."""
+        return self._closing.wait(seconds)
