@@ -16,6 +16,7 @@ from benchmarks import (
     footprint,
     latency,
     line,
+    plan,
     scan,
     soak,
     sparkplug,
@@ -35,6 +36,12 @@ BENCHES = (
         scan.scan,
     ),
     Bench(("modbus_decode",), "decoding by columns over decoding tag by tag", 2, scan.decode),
+    Bench(
+        ("plan_optimum", "plan_holes", "plan_learnt"),
+        "request plans against the best ones, and registers that are not there",
+        10,
+        plan.plans,
+    ),
     Bench(
         ("devices_100", "devices_period", "devices_linear"),
         "1 to 300 devices with 100 tags each, every second",

@@ -47,7 +47,8 @@ def _grown(name: str, cycles: int) -> Figure:
     seen = {
         "cycles": cycles,
         "took_s": round(took_s),
-        "rss_mb": [round(float(rss[i]) / 1e6, 1) for i in (0, -1)],
+        "rss_mb": [round(float(r) / 1e6, 1) for r in rss[:: max(1, len(rss) // 8)]],
+        "most_rows_owed": int(max(row["sink/plant.depth"] for row in judged)),
         "open_files": [int(files.min()), int(files.max())],
         "open_files_grown": round(_growth(files), 2),
         "tasks": [int(tasks.min()), int(tasks.max())],

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -10,47 +9,9 @@ from hypothesis import strategies as st
 
 from agent.sources.modbus_connect import SerialSection
 from agent.sources.modbus_cost import Cost
-from agent.sources.modbus_holes import NO_ANSWER, Bisection, Interrupted, Known, read, written
-from agent.sources.modbus_plan import Span, plan
-
-LIMIT, COST = 125, 40.0
-
-
-class Device:
-    """Refuses every request that touches one of its *missing* registers."""
-
-    def __init__(self, missing: set[int], silent_after: int | None = None) -> None:
-        self.missing, self.probes, self._silent_after = missing, 0, silent_after
-
-    async def probe(self, span: Span) -> int:
-        self.probes += 1
-        if self._silent_after is not None and self.probes > self._silent_after:
-            return NO_ANSWER
-        return 2 if self.missing & set(range(span.first, span.end)) else 0
-
-
-async def learn(device: Device, spans: list[Span], known: Known) -> list[Span]:
-    """Plan, ask, bisect what is refused, until nothing is refused; the last plan."""
-    for _ in range(10):
-        good = [s for s in spans if s not in known.refused]
-        requests = plan(good, LIMIT, COST, known.barriers())
-        refused = [r for r in requests if await device.probe(r)]
-        if not refused:
-            return requests
-        for request in refused:
-            inside = sorted(s for s in good if request.holds(s))
-            await Bisection(device.probe, known, LIMIT).search(inside, 2)
-    raise AssertionError("it never ends")
-
-
-def tag_map(rng: random.Random, count: int) -> list[Span]:
-    """Tags of 1 to 4 registers, some with gaps between them."""
-    spans, at = [], 0
-    for _ in range(count):
-        at += rng.choice([0, 0, 0, rng.randint(1, 12)])
-        spans.append(Span(at, rng.choice([1, 2, 2, 4])))
-        at = spans[-1].end
-    return spans
+from agent.sources.modbus_holes import Bisection, Interrupted, Known, read, written
+from agent.sources.modbus_plan import Span
+from tests.planning import LIMIT, Device, learn, lesson, tag_map
 
 
 @pytest.mark.parametrize(("share", "bad"), [(0.02, 3), (0.1, 3), (0.3, 5), (1.0, 2), (0.0, 1)])
@@ -58,17 +19,10 @@ def test_all_guilty_tags_and_only_they_are_found(share, bad):
     """The final plan is the plan of someone who knew the device's map beforehand."""
     rng = random.Random(f"{share}{bad}")
     for _ in range(10):
-        spans = tag_map(rng, 300)
-        gaps = [Span(a.end, b.first - a.end) for a, b in pairwise(spans) if b.first > a.end]
-        holes = {g for g in gaps if rng.random() < share}
-        guilty = set(rng.sample(spans, bad))
-        missing = {r for s in holes | guilty for r in range(s.first, s.end)}
-        known, device = Known(), Device(missing)
-        got = asyncio.run(learn(device, spans, known))
-        ideal = plan([s for s in spans if s not in guilty], LIMIT, COST, holes | guilty)
-        assert known.refused.keys() == guilty
-        assert len(got) == len(ideal)
-        assert device.probes < 300 + 4 * len(ideal)
+        seen = lesson(rng, 300, share, bad)
+        assert seen.found == seen.guilty
+        assert seen.requests == seen.ideal
+        assert seen.probes < 300 + 4 * seen.ideal
 
 
 @settings(max_examples=60, deadline=None)

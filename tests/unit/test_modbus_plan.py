@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.sources.modbus_plan import Span, plan
+from tests.planning import cheapest
 
 LIMITS = st.sampled_from([4, 10, 50, 125])
 
@@ -12,27 +13,6 @@ spans = st.lists(
     min_size=1,
     max_size=6,
 )
-
-
-def groupings(items):
-    """Every way to put *items* into groups."""
-    if not items:
-        yield []
-        return
-    for rest in groupings(items[1:]):
-        for i in range(len(rest)):
-            yield [*rest[:i], [items[0], *rest[i]], *rest[i + 1 :]]
-        yield [[items[0]], *rest]
-
-
-def cheapest(wanted, limit, cost):
-    """The least cost over all ways to read *wanted*, whatever the order of the requests."""
-    costs = []
-    for groups in groupings(wanted):
-        lengths = [max(s.end for s in g) - min(s.first for s in g) for g in groups]
-        if max(lengths) <= limit:
-            costs.append(sum(cost + n for n in lengths))
-    return min(costs)
 
 
 @given(wanted=spans, limit=LIMITS, cost=st.sampled_from([1.0, 8.0, 40.0]))
