@@ -4,7 +4,6 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +15,22 @@ from agent import __version__
 from agent.app import plan
 from agent.app.books import Books
 from agent.app.boot import Loaded, accept, boot, keep
+from agent.app.ends import Ends
 from agent.app.models import Models
-from agent.app.plant import PlantView
 from agent.app.verbs import commands, verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
-from agent.config.schema import SelfSection
 from agent.core.errors import ConfigError, TransientError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
 from agent.links.recorder import Recorder
-from agent.runtime.alarmlist import told
-from agent.runtime.budget import Budget
 from agent.runtime.clock import SystemClock, machine_id
 from agent.runtime.control import Control, socket_path
 from agent.runtime.overrides import Overrides
 from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
-from agent.runtime.thin import Rules, Thin
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
-from agent.runtime.uplink import Uplink
-from agent.sources.internal import Internal
 from agent.storage.db import Store, open_store
 
 log = structlog.get_logger()
@@ -113,8 +106,8 @@ class Daemon:
         self.commands = commands(self, table)
         self.pulse = Pulse(clock, stats, self._hangs)
         self._wiring = Wiring()
-        self.sources: dict[str, Any] = {}
-        self.uplinks: dict[str, Uplink] = {}
+        self.ends = Ends(self)
+        self.sources, self.uplinks = self.ends.sources, self.ends.uplinks
         self.units: Units
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -282,81 +275,6 @@ class Daemon:
         waiting = sum(u.depth() for u in self.uplinks.values())
         good = " (last good configuration)" if self.loaded.last_good else ""
         return f"STATUS={len(self.loaded.settings.devices)} devices, {waiting} rows to send{good}"
-
-    # What the units run
-
-    def run_internal(self, section: SelfSection) -> Callable[[], Awaitable[None]]:
-        """The agent's own numbers as a source."""
-
-        async def run() -> None:
-            await Internal(self.ctx, section.period_s).run(self.pipeline.emit)
-
-        return run
-
-    def run_source(self, name: str, section: Any) -> Callable[[], Awaitable[None]]:
-        """A device: built anew at each start, so that a failed one begins clean."""
-
-        async def run() -> None:
-            self.sources[name] = source = section.build(name, self.ctx)
-            await source.run(self.pipeline.emit)
-
-        return run
-
-    def run_sink(self, name: str, section: Any) -> Callable[[], Awaitable[None]]:
-        """An uplink, and its place among the pipeline's outlets."""
-        uplink: Uplink | None = None
-
-        async def run() -> None:
-            nonlocal uplink
-            uplink = uplink or self._uplink(name, section)
-            self.uplinks[name] = self.pipeline.outlets[name] = uplink
-            await uplink.run()
-
-        return run
-
-    def _uplink(self, name: str, section: Any) -> Uplink:
-        sink = section.build(name, self.ctx)
-        if plan.takes_commands(self.loaded.settings, name):
-            sink.offer = self.commands.offer
-        if hasattr(sink, "see"):  # one that tells all there is before it tells a change
-            sink.see(PlantView(self.pipeline, self._facts))
-        per_day = getattr(section, "data_budget", None)
-        budget = Budget(per_day, self.clock.mono_s()) if per_day is not None else None
-        return Uplink(
-            name,
-            lambda: sink,
-            self.store.journal,
-            self.clock,
-            self.stats,
-            thin=self._thin(section, budget),
-            budget=budget,
-            history_rate=section.history_rate,
-            strict=getattr(section, "order", "") == "strict",
-            facts=self._facts,
-            alarms=self._alarms,
-        )
-
-    def _thin(self, section: Any, budget: Budget | None) -> Thin | None:
-        """What the sink leaves out; None when that is nothing."""
-        rules = Rules(section.report, getattr(section, "reports", None))
-        everything = rules.usual == "all" and not rules.named and budget is None
-        return None if everything else Thin(rules, budget)
-
-    def _alarms(self) -> list[Mapping[str, Any]]:
-        """What the retained list of alarms says: those that stand, or wait to be acknowledged."""
-        some = self.pipeline.alarms.standing.values()
-        return told(s for s in some if s.active or not s.acked)
-
-    def _facts(self) -> Mapping[str, Any]:
-        """What the retained status says."""
-        journal = self.store.journal
-        return {
-            "config": self.loaded.digest,
-            "version": __version__,
-            "clock": self.clock.state,
-            "durable": journal.durable,
-            "lineage": journal.lineage,
-        }
 
 
 def _settle() -> None:

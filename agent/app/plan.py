@@ -134,7 +134,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
-        Unit("source/agent", Layer.SOURCE, settings.self_, daemon.run_internal(settings.self_)),
+        Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),
     ]
     wanted.append(Unit("overrides", Layer.JOB, None, daemon.overrides.run))
     wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
@@ -145,7 +145,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [
-        Unit(f"source/{n}", Layer.SOURCE, d, daemon.run_source(n, d))
+        Unit(f"source/{n}", Layer.SOURCE, d, daemon.ends.source(n, d))
         for n, d in settings.devices.items()
     ]
     wanted += [
@@ -153,7 +153,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
             f"sink/{n}",
             Layer.SINK,
             (s, settings.gateway, takes_commands(settings, n)),
-            daemon.run_sink(n, s),
+            daemon.ends.sink(n, s),
         )
         for n, s in settings.sinks.items()
     ]
