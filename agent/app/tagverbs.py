@@ -36,7 +36,7 @@ class TagVerbs:
         name = f"{args.get('tag')!s:.200}"
         sets = [*device_streams(self._daemon.loaded.settings).values()]
         sets += [c.tags for c in self._daemon.pipeline.channels.values()]  # told by devices
-        tags = (t for tags in sets for t in tags)
+        tags = (t for tags in sets for t in tags if not t.origin)
         tag = next((t for t in tags if t.name == name), None)
         if tag is None:
             raise Declined("no_such_tag", f"no device has a tag `{name}`", code="E359")
