@@ -26,8 +26,9 @@ def run(args: Namespace) -> int:
     config = Path(args.config or CONFIG)
     folder = args.data_dir or _data_dir(args.file, config)
     taken = unpack(args.file, folder, config)
-    print(f"data in {folder}; configuration {'taken from the backup' if taken else 'as it was'}: "
-          f"{config}. Put the secrets in place, then start the agent.", file=sys.stderr)  # fmt: skip
+    whose = "from the backup" if taken else "as it was"
+    print(f"data in {folder}; configuration {whose}: {config}.", file=sys.stderr)
+    print("Put the secrets in place, then start the agent.", file=sys.stderr)
     return OK
 
 
