@@ -1,17 +1,21 @@
 """What happens to a batch between source and journal: order, states, reloads, restarts."""
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import numpy as np
+import orjson
 
+from agent.codecs import json
 from agent.config.schema import JournalConfig
 from agent.core.alarms import AlarmSpec
 from agent.core.batch import Batch
 from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
+from agent.runtime.departure import SEND_ANYWAY_S
 from agent.runtime.pipeline import Pipeline, Wiring
 from agent.storage.db import open_store
 from tests.tools import ManualClock, until
@@ -119,6 +123,24 @@ async def test_an_alarm_is_sent_when_it_is_on_disk(tmp_path):
         assert out.alarms() == []
         await until(lambda: out.alarms() == [("hot", True)])
         assert out.offered[-1].durable
+
+
+async def test_an_alarm_whose_commit_takes_long_goes_without(tmp_path):
+    """After 100 ms it is sent once, marked ``durable: false``, and is journalled all the same."""
+    async with running(tmp_path) as (pipeline, out):
+        owed = pipeline._journal.outbox("late")
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as disk:
+            disk.execute("BEGIN IMMEDIATE")
+            asked_s = asyncio.get_running_loop().time()
+            pipeline.emit(row(PUMP, [10, 90]))
+            await until(lambda: out.alarms() == [("hot", True)])
+            assert asyncio.get_running_loop().time() - asked_s >= SEND_ANYWAY_S
+            disk.execute("ROLLBACK")
+        await pipeline._journal.flush()
+        (event,) = [s for s in out.offered if s.lane is Lane.ALARM]
+        assert orjson.loads(json.alarm(event, event.record))["durable"] is False
+        (kept,) = await owed.owed(Lane.ALARM, 9)
+        assert (kept.first, kept.epoch, kept.durable) == (event.first, event.epoch, True)
 
 
 async def test_what_stood_before_a_restart_fires_once(tmp_path):
