@@ -4,6 +4,9 @@ from typing import Final
 
 DAY_S: Final = 86_400.0
 
+NEVER_S: Final = 1e9
+"""Nothing of this kind goes out."""
+
 _RUNGS: Final = (0.5, 0.375, 0.25, 0.125, 0.0)
 """Down to which share of an hour's bytes each rung goes."""
 
@@ -13,7 +16,7 @@ _EVERY_S: Final = (
     (300.0, 10.0, 0.0),
     (900.0, 60.0, 10.0),
     (3600.0, 300.0, 60.0),
-    (1e9, 1e9, 1e9),
+    (NEVER_S, NEVER_S, NEVER_S),
 )
 """Seconds between messages of a stream, by rung: the agent's own numbers, what is measured,
 results of models.

@@ -12,7 +12,7 @@ from agent.core.batch import Batch
 from agent.core.ports import Part, Stored
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
-from agent.runtime.budget import Budget
+from agent.runtime.budget import NEVER_S, Budget
 
 HEARTBEAT_NS: Final = 60 * 1_000_000_000
 """A row passes at least so often, by its source timestamp: silence never means "unchanged" for
@@ -57,7 +57,7 @@ class _Line:
         k = len(reports)
         self._v, self._q = np.full(k, np.nan), np.zeros(k, np.uint8)
         self.told_ns: int | None = None
-        self._full_ns, self._since = 0, np.zeros(k)
+        self._full_ns, self._since = -HEARTBEAT_NS, np.full(k, -1.0)
         self._count, self._sum = np.zeros(k, int), np.zeros(k)
         self._low, self._high = np.full(k, np.inf), np.full(k, -np.inf)
 
@@ -86,9 +86,7 @@ class _Line:
         return Part(due, spans)
 
     def _gather(self, t_ns: int, v: NDArray[np.float64], q: NDArray[np.uint8]) -> None:
-        if self.told_ns is None and not self._since.any():
-            self._since[:] = t_ns
-        self._since[self._since > t_ns] = t_ns  # the clock was set back
+        self._since[(self._since < 0) | (self._since > t_ns)] = t_ns  # or the clock was set back
         use = (self._span > 0) & (q >= Quality.UNCERTAIN) & np.isfinite(v)
         self._count[use] += 1
         self._sum[use] += v[use]
@@ -136,7 +134,9 @@ class Thin:
         whole = stored if held is None else replace(stored, first=held.first)
         line = self._lines.get(stored.stream)
         if line is None or line.schema_id != batch.tags.schema_id:
+            told_ns = line.told_ns if line is not None else None
             line = self._lines[stored.stream] = _Line(batch.tags, self._rules)
+            line.told_ns = told_ns  # other columns are no way around the budget
         t_ns, v, q = int(batch.t[0]), batch.v[0], batch.q[0]
         part = line.look(t_ns, v, q)
         wanted = bool(part.due.any() or part.over)
@@ -150,6 +150,8 @@ class Thin:
     def _waits(self, stream: str, t_ns: int, line: _Line) -> bool:
         """Has the budget no room for a message of this stream yet."""
         every_s = self._budget.every_s(stream) if self._budget is not None else 0.0
+        if every_s >= NEVER_S:
+            return True
         return line.told_ns is not None and 0 <= t_ns - line.told_ns < every_s * 1e9
 
     def flush(self) -> list[Stored]:

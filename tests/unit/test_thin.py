@@ -9,6 +9,7 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
 from agent.core.tag import Tag, TagSet
+from agent.runtime.budget import NEVER_S
 from agent.runtime.thin import HEARTBEAT_NS, Rules, Thin
 
 S = 1_000_000_000
@@ -151,6 +152,11 @@ def test_what_the_budget_holds_back_is_covered():
     passed = thin(stored(11, [11, 11], 11 * S))
     assert (passed.first, passed.last) == (2, 11)
     assert thin.thinned == 9
+    wider = TagSet((*TAGS.tags, Tag("p/c")))
+    assert thin(stored(12, [1, 1, 1], 12 * S, (192,) * 3, wider)) is None
+    bucket.wait_s = NEVER_S
+    thin.reset()
+    assert thin(stored(13, [1, 1], 100 * S)) is None
     event = AlarmEvent("x", "p/a", "p", 1, True, 1, 1.0, 1.0, 192)
     alarm = Stored("~alarm", "l", 1, 1, 1, Lane.ALARM, event)
     assert thin(alarm) is alarm
