@@ -67,6 +67,9 @@ DAY = [
     ("agent.flood", "off", "good", "agent"),
 ]
 
+EVENING = {"active": sorted(FLOODED), "cleared": ["agent.flood", "dry", "fault", "pump1.comm"]}
+"""What a screen sees that is switched on at the end: `hot` is over, and somebody has seen it."""
+
 
 def events(collector):
     """Alarm, what it is now, quality and who, of every change in order of arrival."""
@@ -86,6 +89,11 @@ def events(collector):
     return found
 
 
+def standing(told):
+    """Names of the alarms in a retained list."""
+    return {kind: sorted(a["alarm"] for a in told[kind]) for kind in ("active", "cleared")}
+
+
 @dataclass
 class Plant:
     """One pump, a broker, a consumer; the day goes on when the list has come so far."""
@@ -93,6 +101,7 @@ class Plant:
     config: Path
     image: Counting
     server: ModbusServer
+    broker: Broker
     seen: Collector
 
     async def so_far(self, changes):
@@ -101,6 +110,11 @@ class Plant:
 
     def status(self, value):
         self.image.table(3)[8] = value
+
+    async def evening(self):
+        """Somebody who was not there gets the list, as soon as it has followed the last event."""
+        with Collector(self.broker.url, "edge/gw/_alarms") as late:
+            await until(lambda: late.messages and standing(late.messages[-1].json()) == EVENING)
 
     async def command(self, *words):
         done = await asyncio.to_thread(
@@ -132,7 +146,7 @@ async def plant(folder):
             bad_after="1s",
         )
         try:
-            yield Plant(config, image, server, seen)
+            yield Plant(config, image, server, broker, seen)
         finally:
             await server.__aexit__(None, None, None)
 
@@ -177,6 +191,7 @@ async def test_the_events_of_a_day_are_the_list_written_beforehand(tmp_path):
             await p.image.read(50)
             p.image.table(3)[9] = 1
             await p.so_far(len(DAY))
+            await p.evening()
             trail = await agent.ask("alarms.list", all=True)
             assert len(trail) >= 30
         assert events(p.seen) == DAY
