@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import MutableMapping
+from math import isfinite
 from typing import Any, Final, TextIO
 
 import structlog
@@ -74,11 +75,16 @@ def _json_line(priority: bool) -> Processor:
     def render(logger: WrappedLogger, name: str, event: EventDict) -> str:
         level = str(event.get("level", "info"))
         ordered = {k: event.pop(k) for k in ("time", "level", "event") if k in event} | dict(event)
-        line = dump(logger, name, ordered)
+        line = dump(logger, name, {k: _in_json(v) for k, v in ordered.items()})
         prefix = f"<{_PRIORITY.get(level, 6)}>" if priority else ""
         return prefix + (line if isinstance(line, str) else line.decode())
 
     return render
+
+
+def _in_json(fact: object) -> object:
+    """JSON has no word for what is no number: an alarm on a Bad tag has no value."""
+    return None if isinstance(fact, float) and not isfinite(fact) else fact
 
 
 def _one_line(colours: bool) -> Processor:

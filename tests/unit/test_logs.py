@@ -45,6 +45,15 @@ def test_events_are_json_with_their_facts_as_keys() -> None:
     assert (line["level"], line["event"], line["after_s"]) == ("warning", "unit.restarted", 0.5)
 
 
+def test_what_is_no_number_is_null() -> None:
+    """Every line is JSON for every reader; NaN is a word that most of them refuse."""
+    stream = io.StringIO()
+    logs.configure(stream)
+    structlog.get_logger().warning("alarm.raised", value=float("nan"), limit=float("inf"), tag=1.5)
+    (line,) = lines(stream)
+    assert (line["value"], line["limit"], line["tag"]) == (None, None, 1.5)
+
+
 def test_an_exception_is_text_without_local_variables() -> None:
     """A traceback is one field and shows no values: a log must not hold secrets."""
     stream = io.StringIO()
