@@ -18,7 +18,7 @@ from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink, Refused
 from agent.links.mqtt_broker import BrokerSection
 from agent.links.mqtt_dial import Dial
-from agent.links.mqtt_peer import Will
+from agent.links.mqtt_peer import Peer, Will
 from agent.links.mqtt_properties import describe
 from agent.sinks.mqtt_commands import CommandListener
 from agent.sinks.payload import PayloadSection
@@ -73,13 +73,16 @@ class MqttJsonSink:
         """The broker that has taken us last."""
         return f"broker {self._config.brokers[self._dial.at].partition('://')[2]}"
 
-    async def __aenter__(self) -> Self:
+    def _peers(self) -> list[Peer]:
         config = self._config
-        peers = config.peers(
+        return config.peers(
             f"{self._ctx.gateway}-{self._name}",
             window=config.window,
             ack_timeout_s=config.ack_timeout_s,
         )
+
+    async def __aenter__(self) -> Self:
+        peers = self._peers()
         will = Will(f"{self._ctx.root}/_status", json.status(False, self._since_ns, self._facts))
         self._link = link = await self._dial.open(peers, will)
         if self.offer is not None:
@@ -168,4 +171,4 @@ class MqttJsonSink:
 
     async def lost(self) -> None:
         """Wait for the loss of the connection."""
-        await self._link.lost()
+        await self._dial.lost(self._link, self._peers())

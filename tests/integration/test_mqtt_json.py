@@ -54,6 +54,20 @@ def stored(seq=1, rows=1, lane=Lane.LIVE, q=192, **more):
     return Stored(batch.stream, "0a1b2c3d", 7, seq, seq + rows - 1, lane, batch)
 
 
+async def test_a_take_over_is_named(ctx):
+    """Two gateways with one id throw each other out: after the third time it is called so."""
+    codes = []
+    with Broker() as broker:
+        mine = sink(ctx, broker.url)
+        for _ in range(3):
+            async with mine, sink(ctx, broker.url), asyncio.timeout(5):
+                with pytest.raises(TransientError) as lost:
+                    await mine.lost()
+                codes.append(lost.value.code)
+    assert codes == ["E404", "E404", "E408"]
+    assert "g1-plant" in str(lost.value)
+
+
 async def test_a_row_reads_as_the_contract_says(ctx):
     """Values by name, usual quality once, deviating ones apart, null where Bad."""
     with Broker() as broker, Collector(broker.url, "#") as seen:
