@@ -22,7 +22,7 @@ class Meter:
     def __init__(self, name: str, clock: Clock, stats: Stats, budget: Budget | None) -> None:
         self._name, self._clock, self._stats, self._budget = name, clock, stats, budget
         self._carried = self._total = 0
-        self._points: deque[tuple[float, int]] = deque(maxlen=_KEPT)
+        self._points: deque[tuple[float, int]] = deque([(clock.mono_s(), 0)], maxlen=_KEPT)
 
     def connected(self) -> None:
         """A new connection counts from zero."""
@@ -33,7 +33,7 @@ class Meter:
         new, self._carried = max(0, carried - self._carried), carried
         self._total += new
         now_s, name = self._clock.mono_s(), self._name
-        if not self._points or now_s - self._points[-1][0] >= _EVERY_S:
+        if now_s - self._points[-1][0] >= _EVERY_S:
             self._points.append((now_s, self._total))
         if self._total:
             self._stats.add(f"sink/{name}.line_bytes", new)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 import structlog
 from pydantic import Field
 
-from agent.config.base import Context, Name, Number, Seconds
+from agent.config.base import Bytes, Context, Name, Number, Seconds
 from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError, TransientError
 from agent.core.plant import Plant
@@ -57,6 +57,8 @@ class SparkplugConfig(BrokerSection):
     """Host id of the application without which nothing is published; all is kept meanwhile."""
     window: int = Field(100, ge=1, le=1000)
     """Messages that may be under way."""
+    data_budget: Bytes | None = Field(None, ge=100_000)
+    """Bytes a day on the line. As it runs out values are thinned, by class; alarms never are."""
     history_rate: Number = Field(10.0, gt=0)
     """Messages a second of what was missed, beside live values."""
     command_age_s: Seconds = Field(30.0, alias="command_age", gt=0, le=600)

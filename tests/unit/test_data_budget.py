@@ -60,6 +60,6 @@ def test_bytes_are_counted_over_connections():
     clock.elapsed_s += 100
     meter.take(500, 3)
     assert stats.values["sink/out.line_bytes"] == 1500
-    assert stats.values["sink/out.line_bytes_per_day"] == pytest.approx(500 / 100 * DAY_S)
+    assert stats.values["sink/out.line_bytes_per_day"] == pytest.approx(1500 / 100 * DAY_S)
     assert stats.values["sink/out.thinned_rows"] == 3
     assert meter.facts()["budget"]["per_day"] == 10**6
