@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from agent.codecs.onnx import scan
 from agent.config import manifest as files
+from agent.config import manifest_parts as parts
 from agent.config.manifest import ManifestFile, PackSpec, preparation
 from agent.config.windows import window
 from agent.core.errors import PermanentError
@@ -35,6 +36,10 @@ GOLDEN_WINDOWS: Final = 5
 BLOCK_ROWS: Final = 300
 """Rows of a drift window: on real data fewer false alarms than 600, and more drift found."""
 
+HEALTHY: Final = 0.999
+MARGIN: Final = 0.1
+"""A fitted limit: what 99.9 % of healthy scores keep, and a tenth of its way from their median."""
+
 _CALL: Final = 256
 _LOAD_S: Final = 60.0
 _CALL_S: Final = 60.0
@@ -47,11 +52,13 @@ class Packed:
     Attributes:
         windows: Healthy windows scored.
         alarms: Share of them on which the decision stands; None without a decision.
+        limit: A limit that nearly all of them keep; None without a decision.
     """
 
     manifest: ManifestFile
     windows: int
     alarms: float | None
+    limit: float | None
 
 
 async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: datetime) -> Packed:
@@ -75,7 +82,38 @@ async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: dateti
         file = file.model_copy(update={"reference": _reference(healthy, spec, scores)})
         picked = [_golden(part) for part in _parts(healthy, shape, len(x), scores)]
         proven = await _proven(file, picked, lambda given: host.predict(digest, given, _CALL_S))
-    return Packed(proven, len(x), _share(spec, scores))
+    return Packed(proven, len(x), _share(spec, scores), _limit(spec, scores))
+
+
+async def fit(
+    model: bytes,
+    parent: ManifestFile,
+    changes: Mapping[str, Any],
+    healthy: Recording,
+    now: datetime,
+) -> Packed:
+    """The package *parent* for one machine: the parameters that it declares, set anew.
+
+    Normalisation becomes that of *healthy*; the limit one that nearly all healthy scores keep.
+    *changes* are the new name, version, release and provenance.
+    """
+    if not parent.fit:
+        raise PermanentError(
+            "its manifest declares nothing that may be fitted",
+            where=f"model {parent.name} {parent.version}",
+            fix="Write `fit: [normalisation, limit]` when it is packed.",
+            code="E693",
+        )
+    facts = {name: getattr(parent, name) for name in PackSpec.model_fields} | dict(changes)
+    if "normalisation" in parent.fit:
+        facts["normalisation"] = "fit"
+    packed = await pack(model, PackSpec.model_validate(facts), healthy, now)
+    decision, limit = parent.decision, packed.limit
+    if "limit" not in parent.fit or decision is None or limit is None:
+        return packed
+    off = None if decision.off is None else limit - (decision.above - decision.off)
+    facts["decision"] = decision.model_copy(update={"above": limit, "off": off})
+    return await pack(model, PackSpec.model_validate(facts), healthy, now)
 
 
 async def verify(model: bytes, manifest: Manifest) -> int:
@@ -102,7 +140,7 @@ def _fitted(spec: PackSpec, healthy: Recording) -> PackSpec:
         return spec
     mean, std = np.nanmean(healthy.v, axis=0), np.nanstd(healthy.v, axis=0)
     scale = np.where(std > 1e-9, std, 1.0)
-    fitted = files.Normalisation(mean=mean.tolist(), scale=scale.tolist())
+    fitted = parts.Normalisation(mean=mean.tolist(), scale=scale.tolist())
     return spec.model_copy(update={"normalisation": fitted})
 
 
@@ -142,16 +180,23 @@ def _share(spec: PackSpec, scores: NDArray[np.float64] | None) -> float | None:
     return float(flags(scores, d.above, d.off, d.of).mean())
 
 
+def _limit(spec: PackSpec, scores: NDArray[np.float64] | None) -> float | None:
+    if spec.decision is None or scores is None or not np.isfinite(scores).any():
+        return None
+    middle, high = np.nanquantile(scores, [0.5, HEALTHY])
+    return float(high + MARGIN * (high - middle))
+
+
 def _manifest(
     spec: PackSpec, model: bytes, digest: str, loaded: LoadedModel, created: datetime
 ) -> ManifestFile:
-    outputs = spec.outputs or [files.Output(name=name) for name in loaded.outputs]
+    outputs = spec.outputs or [parts.Output(name=name) for name in loaded.outputs]
     facts = {name: getattr(spec, name) for name in PackSpec.model_fields} | {"outputs": outputs}
     return ManifestFile.model_construct(
         **facts,
         schema_=1,
         created=created,
-        model=files.ModelFile(sha256=digest, size=len(model)),
+        model=parts.ModelFile(sha256=digest, size=len(model)),
         reference=None,
         golden=[],
     )
@@ -159,7 +204,7 @@ def _manifest(
 
 def _reference(
     healthy: Recording, spec: PackSpec, scores: NDArray[np.float64] | None
-) -> files.ReferenceSection:
+) -> parts.ReferenceSection:
     columns = dict(zip(healthy.names, healthy.v.T, strict=True))
     if scores is not None and spec.decision is not None:
         columns[f"output/{spec.decision.output}"] = scores
@@ -169,8 +214,8 @@ def _reference(
             continue
         facts: dict[str, Any] = asdict(reference(values, BLOCK_ROWS))
         facts["p"] = [round(float(p), 6) for p in facts["p"]]
-        found[name] = files.ReferenceColumn(**facts)
-    return files.ReferenceSection(rows=len(healthy), block_rows=BLOCK_ROWS, columns=found)
+        found[name] = parts.ReferenceColumn(**facts)
+    return parts.ReferenceSection(rows=len(healthy), block_rows=BLOCK_ROWS, columns=found)
 
 
 def _parts(
@@ -189,18 +234,18 @@ def _parts(
     return [healthy.part(slice(s, s + length)) for s in dict.fromkeys(starts)]
 
 
-def _golden(part: Recording) -> files.GoldenSection:
+def _golden(part: Recording) -> parts.GoldenSection:
     facts = {
         "t_ms": [round(int(t - part.t[0]) / 1e6) for t in part.t],
         "rows": [[float(c) if np.isfinite(c) else None for c in row] for row in part.v],
         "outputs": {},
     }
-    return files.GoldenSection.model_validate(facts)
+    return parts.GoldenSection.model_validate(facts)
 
 
 async def _proven(
     file: ManifestFile,
-    picked: Sequence[files.GoldenSection],
+    picked: Sequence[parts.GoldenSection],
     predict: Callable[[NDArray[np.float32]], Awaitable[Mapping[str, NDArray[np.float32]]]],
 ) -> ManifestFile:
     """With golden recordings whose outputs were computed from the rows as the file has them."""

@@ -1,23 +1,24 @@
-"""`edge-agent models pack | inspect | verify | sign | keygen`: packages, without an agent."""
+"""`edge-agent models pack | fit | inspect | verify | sign | keygen`: packages, without an agent."""
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 from argparse import ArgumentParser, Namespace
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from agent.cli.args import OK, add_json
+from agent.cli.package_files import PRIVATE, bytes_of, public_of, seed_of, spec_of, write, yaml_of
 from agent.codecs import envelope as dsse
 from agent.codecs.envelope import Envelope
 from agent.core.errors import AgentError, PermanentError
 from agent.logs import configure
 
-VERBS: Final = ("pack", "inspect", "verify", "sign", "keygen")
-_PRIVATE: Final = "edge-agent-private-key:"
+VERBS: Final = ("pack", "fit", "inspect", "verify", "sign", "keygen")
 _MAX_FALSE: Final = 0.05
 """Share of healthy rows that a sane detector may flag."""
 
@@ -29,6 +30,12 @@ def add(actions: Any) -> None:
     pack.add_argument("spec", type=Path, help="name, channels, window ... (docs/models.md)")
     pack.add_argument("rows", type=Path, help="CSV of healthy rows")
     pack.add_argument("-o", "--output", type=Path, default=Path(), help="folder (default: here)")
+    fit = _verb(actions, "fit", "a package for one machine, fitted to its healthy rows")
+    fit.add_argument("manifest", type=Path, help="the .manifest; the model file lies beside it")
+    fit.add_argument("rows", type=Path, help="CSV of healthy rows of that machine")
+    fit.add_argument("--name", required=True, help="name of the fitted model")
+    fit.add_argument("--release", type=int, default=1, help="its release (default: 1)")
+    fit.add_argument("-o", "--output", type=Path, default=Path(), help="folder (default: here)")
     inspect = _verb(actions, "inspect", "what is in a package, or in an ONNX file")
     inspect.add_argument("file", type=Path, help="a .manifest, a keyring, or an .onnx file")
     verify = _verb(actions, "verify", "check a package as a gateway would, and run its proof")
@@ -65,25 +72,64 @@ def run(args: Namespace) -> int:
 
 def _pack(args: Namespace) -> dict[str, Any]:
     from agent.app.packing import pack  # noqa: PLC0415 - numpy and pydantic take their time
+
+    model, spec = bytes_of(args.model), spec_of(args.spec)
+    packed = asyncio.run(pack(model, spec, _healthy(args.rows, spec), _now()))
+    return _made(args, model, packed)
+
+
+def _fit(args: Namespace) -> dict[str, Any]:
+    from agent.app.packing import fit  # noqa: PLC0415
+    from agent.config.manifest import read  # noqa: PLC0415
+
+    where = str(args.manifest)
+    envelope = dsse.read(bytes_of(args.manifest), where, dsse.MANIFEST)
+    parent = read(envelope.payload, where)
+    healthy = _healthy(args.rows, parent)
+    changes = {
+        "name": args.name,
+        "version": f"{parent.version}+{args.release}",
+        "release": args.release,
+        "provenance": parent.provenance
+        | {
+            "parent": f"{parent.name} {parent.version}, release {parent.release}",
+            "parent_sha256": hashlib.sha256(envelope.payload).hexdigest(),
+            "fitted": ", ".join(parent.fit),
+            "fitted_rows": f"{len(healthy)} of {args.rows.name}",
+        },
+    }
+    model = bytes_of(args.manifest.with_suffix(".onnx"))
+    return _made(args, model, asyncio.run(fit(model, parent, changes, healthy, _now())))
+
+
+def _healthy(path: Path, spec: Any) -> Any:
+    """The rows of a CSV as a package describes them."""
     from agent.codecs.rows import read_csv  # noqa: PLC0415
 
-    model, spec = _bytes(args.model), _spec(args.spec)
     columns = {c.name: c.column or c.name for c in spec.channels}
     rates = [c.rate_hz for c in spec.channels if c.rate_hz]
-    healthy = read_csv(args.rows, columns, 1 / rates[0] if rates else 1.0)
-    packed = asyncio.run(pack(model, spec, healthy, datetime.now(UTC).replace(microsecond=0)))
+    return read_csv(path, columns, 1 / rates[0] if rates else 1.0)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _made(args: Namespace, model: bytes, packed: Any) -> dict[str, Any]:
+    """Write a package; what its maker should know."""
+    spec = packed.manifest
     text = packed.manifest.model_dump_json(by_alias=True, exclude_none=True, indent=1)
     data = dsse.write(Envelope(dsse.MANIFEST, text.encode()))
     if len(data) > dsse.MAX_ENVELOPE:
         raise PermanentError(
             f"the manifest would have {len(data)} bytes, more than {dsse.MAX_ENVELOPE}",
-            where=str(args.spec),
+            where=f"{spec.name} {spec.version}",
             fix="Use a smaller window, or fewer channels.",
             code="E682",
         )
     stem = args.output / f"{spec.name}-{spec.version}"
-    _write(stem.with_name(stem.name + ".onnx"), model)
-    _write(stem.with_name(stem.name + ".manifest"), data)
+    write(stem.with_name(stem.name + ".onnx"), model)
+    write(stem.with_name(stem.name + ".manifest"), data)
     facts = {
         "package": f"{stem}.manifest",
         "model": f"{stem}.onnx",
@@ -102,7 +148,7 @@ def _pack(args: Namespace) -> dict[str, Any]:
 def _inspect(args: Namespace) -> dict[str, Any]:
     from agent.codecs.onnx import scan  # noqa: PLC0415
 
-    data = _bytes(args.file)
+    data = bytes_of(args.file)
     if not data.lstrip().startswith(b"{"):
         found = scan(data, where=str(args.file))
         return {
@@ -127,10 +173,10 @@ def _verify(args: Namespace) -> dict[str, Any]:
     from agent.config.manifest import parse  # noqa: PLC0415
 
     where = str(args.manifest)
-    envelope = dsse.read(_bytes(args.manifest), where, dsse.MANIFEST)
+    envelope = dsse.read(bytes_of(args.manifest), where, dsse.MANIFEST)
     manifest = parse(envelope.payload, where)
     signer = _signer(args, envelope, manifest.name)
-    model = _bytes(args.manifest.with_suffix(".onnx"))
+    model = bytes_of(args.manifest.with_suffix(".onnx"))
     windows = asyncio.run(verify(model, manifest))
     return {
         "model": f"{manifest.name} {manifest.version}, release {manifest.release}",
@@ -146,8 +192,8 @@ def _signer(args: Namespace, envelope: Envelope, name: str) -> str:
     if args.key is None and args.keyring is None:
         return ""
     if args.keyring is not None:
-        return signer(_bytes(args.keyring), _public(args.root or ""), envelope, name)
-    public = _public(args.key)
+        return signer(bytes_of(args.keyring), public_of(args.root or ""), envelope, name)
+    public = public_of(args.key)
     if not dsse.signed_by(envelope, public):
         raise PermanentError(
             f"it is not signed by {dsse.key_id(public)}",
@@ -159,7 +205,7 @@ def _signer(args: Namespace, envelope: Envelope, name: str) -> str:
 
 
 def _sign(args: Namespace) -> dict[str, Any]:
-    seed, data, target = _seed(args.key), _bytes(args.file), args.output
+    seed, data, target = seed_of(args.key), bytes_of(args.file), args.output
     if data.lstrip().startswith(b"{"):
         envelope = dsse.read(data, str(args.file), dsse.MANIFEST)
         target = target or args.file
@@ -167,7 +213,7 @@ def _sign(args: Namespace) -> dict[str, Any]:
         envelope = Envelope(dsse.KEYRING, _keyring(args.file, data))
         target = target or args.file.with_suffix(".json")
     signed = dsse.sign(envelope, seed)
-    _write(target, dsse.write(signed))
+    write(target, dsse.write(signed))
     return {"signed": target, "signed_by": [k for k, _ in signed.signatures]}
 
 
@@ -175,8 +221,7 @@ def _keyring(path: Path, data: bytes) -> bytes:
     """A keyring as YAML -> what is signed."""
     from agent.registries.keyring import read  # noqa: PLC0415
 
-    now = datetime.now(UTC).replace(microsecond=0)
-    raw = {"created": now.isoformat(), **_yaml(path, data)}
+    raw = {"created": _now().isoformat(), **yaml_of(path, data)}
     return read(json.dumps(raw).encode(), str(path)).model_dump_json().encode()
 
 
@@ -192,95 +237,20 @@ def _keygen(args: Namespace) -> dict[str, Any]:
             code="E692",
         ) from e
     with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(_PRIVATE + b64encode(seed).decode() + "\n")
+        file.write(PRIVATE + b64encode(seed).decode() + "\n")
     text = dsse.public_text(public)
-    _write(args.file.with_name(args.file.name + ".pub"), text.encode() + b"\n")
+    write(args.file.with_name(args.file.name + ".pub"), text.encode() + b"\n")
     return {"private": args.file, "public": text, "id": dsse.key_id(public)}
 
 
 _DO: Final = {
     "pack": _pack,
+    "fit": _fit,
     "inspect": _inspect,
     "verify": _verify,
     "sign": _sign,
     "keygen": _keygen,
 }
-
-
-def _spec(path: Path) -> Any:
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    from agent.config.manifest import PackSpec, told  # noqa: PLC0415
-
-    try:
-        raw = json.dumps(_yaml(path, _bytes(path)))
-        return PackSpec.model_validate_json(raw)
-    except ValidationError as e:
-        raise PermanentError(
-            f"this describes no package ({told(e)})",
-            where=str(path),
-            fix="Correct it; docs/models.md shows one.",
-            code="E682",
-        ) from e
-
-
-def _yaml(path: Path, data: bytes) -> dict[str, Any]:
-    from agent.config.document import parse  # noqa: PLC0415
-
-    document = parse(data.decode("utf-8", "replace"))
-    for problem in document.problems:
-        raise PermanentError(
-            problem.what, where=f"{path}:{problem.line}", fix=problem.fix, code="E682"
-        )
-    return document.data if isinstance(document.data, dict) else {}
-
-
-def _seed(path: Path) -> bytes:
-    text = _bytes(path).decode("ascii", "replace").strip()
-    seed = b64decode(text.removeprefix(_PRIVATE)) if text.startswith(_PRIVATE) else b""
-    if len(seed) != 32:
-        raise PermanentError(
-            "this is no private key",
-            where=str(path),
-            fix="Use a file made by `edge-agent models keygen`.",
-            code="E692",
-        )
-    return seed
-
-
-def _public(text: str) -> bytes:
-    try:
-        return dsse.public_key(text)
-    except ValueError as e:
-        raise PermanentError(f"{text!r}: {e}", fix="Give the whole line.", code="E692") from e
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise AgentError(
-            f"it cannot be read ({e.strerror})",
-            where=str(path),
-            fix="Correct the path.",
-            code="E692",
-        ) from e
-
-
-def _write(path: Path, data: bytes) -> None:
-    """In one step: a package is whole, or not there."""
-    new = path.with_name(path.name + ".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(data)
-        new.replace(path)
-    except OSError as e:
-        raise AgentError(
-            f"it cannot be written ({e.strerror})",
-            where=str(path),
-            fix="Choose another folder.",
-            code="E692",
-        ) from e
 
 
 def _plain(value: Any) -> str:

@@ -4,180 +4,37 @@
 what is signed. The JSON Schema in docs/manifest.schema.json is made from the latter.
 """
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from datetime import datetime
+from typing import Any, Final, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, ValidationError, field_serializer, model_validator
+from pydantic import Field, ValidationError, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.alarms import Votes, check_votes
-from agent.config.base import Name, Number, Section
+from agent.config.base import Name, Section
+from agent.config.manifest_parts import (
+    Channel,
+    DecisionSection,
+    FeatureSection,
+    GoldenSection,
+    ModelFile,
+    Normalisation,
+    Output,
+    ReferenceSection,
+    RequiresSection,
+    TargetSection,
+    Time,
+    Word,
+)
 from agent.config.schema import WindowSection
 from agent.config.windows import window
 from agent.core import manifest as core
 from agent.core.errors import PermanentError
-from agent.core.features import FEATURES, Preparation
+from agent.core.features import Preparation
 from agent.core.recording import Recording
 
 MAX_GOLDEN: Final = 64
 """Golden recordings of one manifest."""
-
-_VERSION: Final = r"^\d+(\.\d+){0,3}$"
-
-
-def _utc(value: object) -> object:
-    """RFC 3339 with a time zone, or a date -> datetime in UTC."""
-    if isinstance(value, str):
-        value = f"{value}T00:00:00Z" if len(value) == len("2026-11-23") else value
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError as e:
-            raise PydanticCustomError("time", "`{v}` is no time", {"v": value}) from e
-        if found.tzinfo is None:
-            raise PydanticCustomError("time", "`{v}` has no time zone; add `Z`", {"v": value})
-        return found.astimezone(UTC)
-    return value
-
-
-Time = Annotated[datetime, BeforeValidator(_utc)]
-"""A time with its zone: ``2026-11-23T10:00:00Z``."""
-
-Finite = Annotated[Number, Field(allow_inf_nan=False)]
-Cell = Finite | None
-"""A number, or null where there was none."""
-
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-
-
-class Channel(Section):
-    """One column of the windows."""
-
-    name: Name
-    column: str = ""
-    """Its column in the CSV of healthy rows, where that has another name."""
-    unit: str = ""
-    """Engineering unit; a gateway whose tag has another one does not take the model."""
-    range: tuple[Finite, Finite] | None = None
-    """Lowest and highest plausible value."""
-    max_age_s: Finite | None = None
-    """A value held for longer is doubtful, s."""
-    rate_hz: Finite | None = None
-    """How often it is usually measured."""
-    missing: Literal["refuse"] = "refuse"
-    """What becomes of a window in which it is missing: it is not scored."""
-
-
-class FeatureSection(Section):
-    """One feature: a named function of some channels."""
-
-    take: str
-    """`mean` `std` `rms` `min` `max` `range` `median` `last` `diff` `slope` `kurtosis` `crest`."""
-    of: list[Name] = Field(default_factory=list)
-    """Names of channels; none for all of them."""
-
-    @model_validator(mode="after")
-    def _known(self) -> "FeatureSection":
-        if self.take not in FEATURES:
-            raise PydanticCustomError(
-                "feature",
-                "there is no feature `{take}` (there are: {known})",
-                {"take": self.take, "known": ", ".join(FEATURES)},
-            )
-        return self
-
-
-class Normalisation(Section):
-    """``(x - mean) / scale`` of each channel, before features and model."""
-
-    mean: list[Finite]
-    scale: list[Annotated[Finite, Field(gt=0)]]
-
-
-class Output(Section):
-    """One output of the model."""
-
-    name: str
-    meaning: Literal["score", "class", "value", "reconstruction"] = "value"
-    unit: str = ""
-
-
-class DecisionSection(Section):
-    """When a result is an alarm."""
-
-    output: str = "score"
-    above: Finite
-    off: Finite | None = None
-    of: Votes = (1, 1)
-    row: Literal["newest", "oldest"] = "newest"
-    """The row of the window that a flag belongs to."""
-
-    @model_validator(mode="after")
-    def _off_below(self) -> "DecisionSection":
-        if self.off is not None and self.off > self.above:
-            raise PydanticCustomError("decide", "`off` must not be greater than `above`", {})
-        check_votes(self.of)
-        return self
-
-
-class ReferenceColumn(Section):
-    """Healthy values of one column: a histogram of 32 bins with open ends, and drift limits."""
-
-    mean: Finite
-    std: Finite
-    lo: Finite
-    hi: Finite
-    p: list[Finite] = Field(min_length=34, max_length=34)
-    w1: Finite
-    shift: Finite
-    std_lo: Finite
-    std_hi: Finite
-
-
-class ReferenceSection(Section):
-    """The drift reference: calibrated on blocks of the healthy rows."""
-
-    rows: int = Field(ge=1)
-    block_rows: int = Field(ge=1)
-    columns: dict[str, ReferenceColumn]
-    """Of each channel, and of the output that decides (`output/NAME`)."""
-
-
-class GoldenSection(Section):
-    """Raw rows, and what must come of them: every window's outputs and decision."""
-
-    t_ms: list[int] = Field(min_length=1, max_length=100_000)
-    """Time of each row, ms since the first one."""
-    rows: list[list[Cell]]
-    """Values of the channels in each row; null where there was none."""
-    outputs: dict[str, list[Finite | list[Finite]]]
-    """Output -> one entry for each window."""
-    flags: list[bool] = Field(default_factory=list)
-    atol: Finite = Field(1e-5, ge=0)
-    rtol: Finite = Field(1e-3, ge=0)
-
-
-class RequiresSection(Section):
-    """What a gateway must have."""
-
-    agent: str = Field("0", pattern=_VERSION)
-    """Oldest version of the agent."""
-    onnxruntime: str = Field("1.24.1", pattern=_VERSION)
-    """Oldest version of ONNX Runtime."""
-    memory_mb: Finite | None = None
-    run_ms: Finite | None = None
-    """Longest time that a window may take."""
-    operators: list[str] = Field(default_factory=list)
-    """Operators beyond those that only calculate; who signs vouches for them."""
-
-
-class TargetSection(Section):
-    """Whom it is meant for."""
-
-    gateways: list[str] = Field(default_factory=lambda: ["*"], min_length=1)
-    """Patterns of gateway names."""
-    percent: Finite = Field(100.0, ge=0, le=100)
-    """Share of the gateways that take it."""
 
 
 class PackSpec(Section):
@@ -193,6 +50,8 @@ class PackSpec(Section):
     """What is computed of a window; none: the model is given the window itself."""
     normalisation: Normalisation | Literal["fit"] | None = None
     """`fit`: mean and standard deviation of the healthy rows."""
+    fit: list[Literal["normalisation", "limit"]] = Field(default_factory=list)
+    """What `edge-agent models fit` may set anew for one machine, from its healthy rows."""
     outputs: list[Output] = Field(default_factory=list)
     decision: DecisionSection | None = None
     requires: RequiresSection = Field(default_factory=lambda: RequiresSection.model_validate({}))
@@ -223,17 +82,14 @@ class PackSpec(Section):
             raise PydanticCustomError(
                 "features", "there is no channel {n}", {"n": ", ".join(sorted(unknown))}
             )
+        if "normalisation" in self.fit and self.normalisation is None:
+            raise PydanticCustomError("fit", "there is no `normalisation` to fit", {})
+        if "limit" in self.fit and self.decision is None:
+            raise PydanticCustomError("fit", "there is no `decision` whose limit to fit", {})
         n = self.normalisation
         if isinstance(n, Normalisation) and {len(n.mean), len(n.scale)} != {len(names)}:
             raise PydanticCustomError("normalisation", "one mean and scale per channel", {})
         return self
-
-
-class ModelFile(Section):
-    """The ONNX file."""
-
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(ge=1)
 
 
 class ManifestFile(PackSpec):

@@ -7,7 +7,8 @@ from pydantic_core import PydanticCustomError
 
 from agent.codecs.envelope import key_id, public_key
 from agent.config.base import Section
-from agent.config.manifest import Time, told
+from agent.config.manifest import told
+from agent.config.manifest_parts import Time
 from agent.core.errors import PermanentError
 
 

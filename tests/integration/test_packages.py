@@ -110,3 +110,34 @@ def test_a_key_is_private_and_never_overwritten(here, capsys):
     assert (here / "k").read_text() == seed
     assert "E692" in capsys.readouterr().err
     assert main(["models", "sign", "rows.csv", "k"]) == 69  # the wrong way round
+
+
+def test_a_package_is_fitted_to_a_machine(here, capsys):
+    """What it declares is set from that machine's rows; the rest stays; the parent is named."""
+    changes = {
+        "normalisation": {"mean": [0.0, 0.0], "scale": [1.0, 1.0]},
+        "decision": {"output": "score", "above": 2.0, "off": 1.5},
+        "fit": ["normalisation", "limit"],
+    }
+    assert pack(here, **changes) == 0
+    shared = json.loads(capsys.readouterr().out)
+    assert shared["healthy_alarm_share"] == 1.0  # the mean of this machine is 3
+    words = ["models", "fit", "m-1.manifest", "rows.csv", "--name", "m-pump2", "--json"]
+    assert main(words) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["healthy_alarm_share"] < 0.01
+    assert main(["models", "verify", made["package"]]) == 0
+    capsys.readouterr()
+    assert main(["models", "inspect", made["package"], "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["name"], facts["version"], facts["fit"]) == ("m-pump2", "1+1", changes["fit"])
+    assert np.allclose(facts["normalisation"]["mean"], [1.0, 5.0], atol=0.3)
+    assert facts["decision"]["above"] - facts["decision"]["off"] == pytest.approx(0.5)
+    assert facts["provenance"]["parent"] == "m 1, release 1"
+
+
+def test_what_declares_nothing_is_not_fitted(here, capsys):
+    """The author decides what may be changed."""
+    assert pack(here) == 0
+    assert main(["models", "fit", "m-1.manifest", "rows.csv", "--name", "x"]) == 69
+    assert "E693" in capsys.readouterr().err
