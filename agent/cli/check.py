@@ -23,6 +23,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """0 when every file is right, 1 when one deserves advice, 78 when one is refused."""
     from agent.cli.price import prices  # noqa: PLC0415
+    from agent.cli.wear import wear  # noqa: PLC0415
     from agent.config.budget import lines, overloads  # noqa: PLC0415 - pydantic takes its time
     from agent.config.crosscheck import streams  # noqa: PLC0415
     from agent.config.load import ConfigProblems, load  # noqa: PLC0415
@@ -43,13 +44,14 @@ def run(args: Namespace) -> int:
             continue
         shared, costs = lines(settings), prices(settings)
         advice = [*overloads(shared), *(a for cost in costs for a in cost.advice())]
+        worn = wear(settings)
+        advice += worn.advice()
         advice += twins(settings, streams(settings))
         worst = max(worst, 1 if advice else 0)
         found += [asdict(p) | {"file": file} for p in advice]
         if not args.json:
-            _tell(
-                file, settings, [line.says() for line in shared] + [c.says() for c in costs], advice
-            )
+            says = [x.says() for x in shared] + [x.says() for x in costs] + [worn.says()]
+            _tell(file, settings, says, advice)
     if args.json:
         print(json.dumps(found, indent=2))
     return worst

@@ -75,17 +75,18 @@ def _mb(count: float) -> str:
 
 def prices(settings: Settings) -> list[Price]:
     """Of each sink whose messages are known."""
-    flows = _flows(settings)
+    known = flows(settings)
     silent = tuple(n for n, d in settings.devices.items() if not hasattr(d, "periods"))
     root = f"{settings.gateway.prefix}/{settings.gateway.id}"
     return [
-        Price(name, *_per_day(section, root, flows), silent, section.data_budget)
+        Price(name, *_per_day(section, root, known), silent, section.data_budget)
         for name, section in settings.sinks.items()
         if isinstance(section, UplinkSection) and isinstance(section, PayloadSection)
     ]
 
 
-def _flows(settings: Settings) -> dict[str, Flow]:
+def flows(settings: Settings) -> dict[str, Flow]:
+    """Every stream whose period is known: what it has, and how often."""
     periods = {
         stream: period
         for name, device in settings.devices.items()

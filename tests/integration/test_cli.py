@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.main import main
 from agent.cli.page import page
 from agent.cli.table import age, records, table
 from agent.config.schema import JournalConfig
@@ -324,3 +325,22 @@ def test_columns_line_up_whatever_their_colour() -> None:
 def test_ages_are_read_at_a_glance(seconds: float | None, text: str) -> None:
     """Two units at most."""
     assert age(seconds) == text
+
+
+def test_check_tells_what_the_flash_will_bear(tmp_path, capsys):
+    """The estimate is within a third of what was measured for 50 tags at 1 Hz, and has a limit."""
+    tags = "\n".join(f"      t{i}: {{reg: {i}}}" for i in range(50))
+    config = tmp_path / "c.yaml"
+    text = (
+        "version: 1\ngateway: {id: g, prefix: p}\nself: {period: 60s}\n"
+        "journal: {commit: COMMIT, wear_per_day: 1GB}\n"
+        "devices:\n  d:\n    type: modbus\n    connect: tcp://127.0.0.1:502\n    unit: 1\n"
+        f"    addressing: zero_based\n    poll: 1s\n    tags:\n{tags}\n"
+    )
+    for commit, measured, code in (("5s", 247, 0), ("30s", 64, 0), ("1s", 1127, 1)):
+        config.write_text(text.replace("COMMIT", commit))
+        assert main(["check", str(config)]) == code
+        said = capsys.readouterr().out
+        (line,) = [x for x in said.splitlines() if "to the disk" in x]
+        assert float(line.split("about ")[1].split()[0]) == pytest.approx(measured, rel=0.34)
+        assert ("W304" in said) is (code == 1)
