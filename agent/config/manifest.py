@@ -164,6 +164,7 @@ def build(file: ManifestFile) -> core.Manifest:
             numbers(file.requires.onnxruntime),
             file.requires.run_ms,
             tuple(file.requires.operators),
+            file.requires.memory_mb,
         ),
         tuple(file.target.gateways),
         file.target.percent,

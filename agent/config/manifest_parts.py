@@ -151,9 +151,10 @@ class RequiresSection(Section):
     """Oldest version of the agent."""
     onnxruntime: str = Field("1.24.1", pattern=_VERSION)
     """Oldest version of ONNX Runtime."""
-    memory_mb: Finite | None = None
-    run_ms: Finite | None = None
-    """Longest time that a window may take."""
+    memory_mb: Finite | None = Field(None, gt=0)
+    """What its worker needs; a gateway allows 400 MB for all models."""
+    run_ms: Finite | None = Field(None, gt=0)
+    """Longest time that the scoring of a window may take."""
     operators: list[str] = Field(default_factory=list)
     """Operators beyond those that only calculate; who signs vouches for them."""
 

@@ -1,8 +1,9 @@
 """The settings of the file that are the agent's own; adapters bring theirs through entry points."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.alarms import AlarmSection, FloodSection, Votes, check_votes
@@ -164,13 +165,31 @@ class ModelSection(Section):
         return self
 
 
+_PUBLIC_KEY: Final = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")
+
+
 class TrustSection(Section):
     """Who may sign models."""
 
     keyring: str
     """The file with the keys that may sign, itself signed by the root key."""
-    root: str = Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")
+    root: str
     """The public root key, as `edge-agent models keygen` prints it."""
+
+    @field_validator("root")
+    @classmethod
+    def _is_key(cls, value: str) -> str:
+        if not _PUBLIC_KEY.fullmatch(value):
+            raise PydanticCustomError(
+                "public_key",
+                "`{value}` is no public key",
+                {
+                    "value": value,
+                    "code": "E663",
+                    "fix": "Copy the line that `edge-agent models keygen` printed.",
+                },
+            )
+        return value
 
 
 class JournalConfig(Section):

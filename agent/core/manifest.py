@@ -46,6 +46,7 @@ class Requirements:
     Attributes:
         agent, onnxruntime: Oldest version, as numbers; empty for any.
         run_ms: A window must be scored within this time; None for any.
+        memory_mb: What its worker must be allowed, MB; None for any.
         operators: Operators beyond the usual ones that the signer vouches for.
     """
 
@@ -53,6 +54,7 @@ class Requirements:
     onnxruntime: tuple[int, ...] = ()
     run_ms: float | None = None
     operators: tuple[str, ...] = ()
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

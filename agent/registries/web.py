@@ -57,7 +57,9 @@ class WebSection(RegistrySection):
     def _keeps_its_secret(self) -> "WebSection":
         if (self.user is None) != (self.password is None) or (self.user and self.token):
             raise PydanticCustomError(
-                "registry_user", "write `token`, or `user` and `password`", {"code": "E661"}
+                "registry_user",
+                "write `token`, or `user` and `password`",
+                {"code": "E661", "fix": "Add what is missing, or remove what is too much."},
             )
         address = urlsplit(self.base)
         secret = self.token or self.password

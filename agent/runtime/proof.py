@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
+from time import perf_counter
 from typing import Final
 
 import numpy as np
@@ -17,6 +19,9 @@ from agent.core.recording import cuts, flags
 
 Predict = Callable[[NDArray[np.float32]], Awaitable[Mapping[str, NDArray[np.float32]]]]
 """Windows (b, w, k) as the model is given them -> its outputs."""
+
+WORKER_MB: Final = 400
+"""Memory that a worker may take, for all its models (`WorkerHost`)."""
 
 _PUBLISH: Final = "Correct the package, or the configuration of the model."
 
@@ -41,7 +46,7 @@ def meant(manifest: Manifest, gateway: str) -> None:
 
 
 def check_needs(manifest: Manifest) -> None:
-    """`PermanentError` (E689) when agent or ONNX Runtime are older than it needs."""
+    """`PermanentError` (E689) when agent or ONNX Runtime are too old, or memory is too small."""
     try:
         runtime = version("onnxruntime")
     except PackageNotFoundError:
@@ -57,6 +62,13 @@ def check_needs(manifest: Manifest) -> None:
                 fix="Update the agent, or publish a package that asks for less.",
                 code="E689",
             )
+    if manifest.requires.memory_mb is not None and manifest.requires.memory_mb > WORKER_MB:
+        raise PermanentError(
+            f"it needs {manifest.requires.memory_mb:g} MB, a worker has {WORKER_MB}",
+            where=f"model {manifest.name} {manifest.version}",
+            fix="Publish a smaller model.",
+            code="E689",
+        )
 
 
 def check_inputs(manifest: Manifest, window: object, inputs: int, units: tuple[str, ...]) -> None:
@@ -96,17 +108,27 @@ async def prove(manifest: Manifest, predict: Predict) -> int:
     Raises `PermanentError` (E688) at the first difference: another processor, another runtime or
     a rotten bit answers otherwise, however well the file loads.
     """
-    windows = 0
+    windows, fastest_ms = 0, inf
     for number, golden in enumerate(manifest.golden):
         where = f"model {manifest.name} {manifest.version}, golden {number}"
         x = prepared(manifest, golden)
+        begun_s = perf_counter()
         found = await predict(x) if len(x) else {}
+        fastest_ms = min(fastest_ms, 1e3 * (perf_counter() - begun_s) / max(len(x), 1))
         for name, wanted in golden.outputs.items():
             _compare(name, found.get(name), wanted, golden, where)
         _decide(manifest, golden, found, where)
         windows += len(x)
     if not windows:
         raise _wrong("its golden recordings hold no whole window", f"model {manifest.name}")
+    allowed_ms = manifest.requires.run_ms
+    if allowed_ms is not None and fastest_ms > allowed_ms:
+        raise PermanentError(
+            f"a window takes {fastest_ms:.3g} ms here, {allowed_ms:g} ms are allowed",
+            where=f"model {manifest.name} {manifest.version}",
+            fix="Publish a smaller model, or allow more in `requires: run_ms`.",
+            code="E689",
+        )
     return windows
 
 

@@ -269,6 +269,8 @@ BAD = {
     "channels": ({"channels": [{"name": "a"}, {"name": "b"}]}, "E682"),
     "window": ({"window": {"kind": "count", "rows": 4}}, "E689"),
     "runtime": ({"requires": {"onnxruntime": "99"}}, "E689"),
+    "memory": ({"requires": {"memory_mb": 5000}}, "E689"),
+    "time": ({"requires": {"run_ms": 1e-6}}, "E689"),
     "target": ({"target": {"gateways": ["other-*"]}}, "E690"),
     "percent": ({"target": {"percent": 0}}, "E690"),
 }  # fmt: skip

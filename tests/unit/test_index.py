@@ -49,6 +49,9 @@ def test_a_channel_gives_its_version():
         ({"file": "/m"}, "E615"), ({"file": "a/../m"}, "E615"), ({"file": ".hidden"}, "E615"),
         ({"file": "a\x00b"}, "E615"), ({"file": "a\n"}, "E615"), ({"file": "http://x/m"}, "E615"),
         ({"file": "a" * 301}, "E615"), ({"file": ["m"]}, "E615"), ({"file": "m%2e%2e"}, "E615"),
+        ({"manifest": 5}, "E615"), ({"manifest": {"file": "../m", "size": 5}}, "E615"),
+        ({"manifest": {"file": "m", "size": 0}}, "E614"), ({"manifest": {"file": "m"}}, "E614"),
+        ({"manifest": {"file": "m", "size": 10**9}}, "E614"),
     ],
 )  # fmt: skip
 def test_impossible_facts_refuse_the_whole_index(facts, code):
