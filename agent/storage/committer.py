@@ -1,7 +1,6 @@
 """The committer: what one commit writes, and what follows it. All of it on the writer's thread."""
 
 import contextlib
-import math
 import os
 import secrets
 import shutil
@@ -11,18 +10,20 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Clock, Stored
-from agent.storage.acked import Acked, Notes
+from agent.storage.acked import Notes
 from agent.storage.database import FILE, Database
-from agent.storage.opening import Found, is_broken, is_full, open_database
-from agent.storage.retention import MANY, DropFile, Limits, Op, Retention, Victims
+from agent.storage.opening import is_broken, is_full, open_database
+from agent.storage.pace import Pace
+from agent.storage.retention import MANY, DropFile, Limits, Op, Retention
 from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
 from agent.storage.sealing import Head, seal_due
+from agent.storage.told import Commit, Entry, Told
 
 log = structlog.get_logger()
 
@@ -33,9 +34,6 @@ RECORD_BYTES: Final = 500
 """What a record weighs besides its arrays."""
 
 _BLOCK: Final = 4096
-_STRETCH: Final = 4.0
-_WEAR_S: Final = 1800.0
-"""Memory of the bytes written, s."""
 
 _ROOM: Final = 8_000_000
 """Bytes that are freed when the disk is full."""
@@ -44,39 +42,6 @@ _FIRST_TIDY_S: Final = 10.0
 
 _NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
 """What a record of wrong types raises on its way into the file."""
-
-Entry = tuple[Stored, Callable[[], None] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What one commit made durable."""
-
-    owed: list[Owed]
-    callbacks: list[Callable[[], None]]
-    seconds: float
-    written: int
-
-
-class Told(Protocol):
-    """Who hears of what was done. Every method is called on the loop, but for the last two."""
-
-    def opened(self, found: Found) -> None: ...
-    def committed(self, commit: Commit) -> None: ...
-    def refused(self, error: str) -> None: ...
-    def dropped(self, entries: list[Stored]) -> None: ...
-    def evict(self, victims: Victims) -> None: ...
-    def lost(self, damaged: list[Owed]) -> None: ...
-    def measured(self, used: int, room: int) -> None: ...
-    def acks_failed(self, token: object) -> None: ...
-
-    def acks(self) -> tuple[object, Acked]:
-        """Called on the writer's thread: acknowledgements that changed."""
-        ...
-
-    def delivered(self, rows: Owed) -> bool:
-        """Called on the writer's thread: does no sink wait for these rows."""
-        ...
 
 
 @dataclass(slots=True)
@@ -94,7 +59,7 @@ class Committer:
 
     Attributes:
         names: Lineage and epoch; random ones that were never used until the file was opened.
-        interval: Seconds from one commit to the next.
+        pace: From one commit to the next.
         retry_at: When a disk that refused is tried again (monotonic, s).
     """
 
@@ -116,16 +81,14 @@ class Committer:
         self.names = (secrets.token_hex(4), 2**40 + secrets.randbelow(2**40))
         self.db: Database | None = None
         self.work = Work()
-        self.interval = limits.commit_s
+        self.pace = Pace(limits.commit_s)
         self.retry_at = 0.0
         self._head: Head
         self._notes = Notes()
         self._retention = Retention(told.delivered)
         self._once_open = self._broken = False
-        self._worn = 0.0
-        self._paced_at = time.monotonic()
-        self._tidy_at = self._paced_at + min(tidy_s, _FIRST_TIDY_S)
-        self._seal_at = self._paced_at
+        self._tidy_at = time.monotonic() + min(tidy_s, _FIRST_TIDY_S)
+        self._seal_at = 0.0
 
     def take(self, entries: list[Entry], ops: dict[Hashable, Op]) -> None:
         """More to commit."""
@@ -253,8 +216,7 @@ class Committer:
             self._notes.done()
         self._head.add(rows)
         took, written = time.monotonic() - started, db.written()
-        self._pace(written, time.monotonic() - self._paced_at)
-        self._paced_at = time.monotonic()
+        self.pace.wrote(written, self.limits)
         callbacks = [done for _, done in work.entries if done is not None]
         self._post(self._told.committed, Commit(owed, callbacks, took, written))
 
@@ -286,14 +248,6 @@ class Committer:
             self._post(self._told.dropped, run)
             return False
         return True
-
-    def _pace(self, written: int, seconds: float) -> None:
-        """Commit less often, up to four times, while the bytes of a day would be too many."""
-        self._worn = self._worn * math.exp(-seconds / _WEAR_S) + written
-        projected = self._worn / _WEAR_S * 86400.0
-        budget = max(float(self.limits.wear_per_day), 1.0)
-        wanted = self.interval * min(max(projected / budget, 0.5), 2.0) ** 0.1
-        self.interval = min(max(wanted, self.limits.commit_s), self.limits.commit_s * _STRETCH)
 
     def _bound(self) -> None:
         """Drop the oldest records when too many wait for a disk that refuses."""

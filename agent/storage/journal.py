@@ -13,7 +13,6 @@ from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.acked import Acked
 from agent.storage.audit import SqlAudit
-from agent.storage.committer import Commit
 from agent.storage.ledger import FIRST, Key, Ledger
 from agent.storage.opening import Found
 from agent.storage.outbox import SinkOutbox
@@ -30,6 +29,7 @@ from agent.storage.retention import (
 )
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.state import SqlState
+from agent.storage.told import Commit
 from agent.storage.writer import Writer
 
 log = structlog.get_logger()

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.core.ports import Clock, Stored
-from agent.storage.committer import QUEUE_BYTES, RECORD_BYTES, Committer, Entry, Told
+from agent.storage.committer import QUEUE_BYTES, RECORD_BYTES, Committer
 from agent.storage.database import Database
 from agent.storage.retention import Limits, Op
+from agent.storage.told import Entry, Told
 
 log = structlog.get_logger()
 
@@ -83,7 +84,7 @@ class Writer:
     def limit(self, limits: Limits) -> None:
         """Other limits, from the next commit on."""
         self._committer.limits = limits
-        self._committer.interval = limits.commit_s
+        self._committer.pace.interval = limits.commit_s
         self.pull(limits.commit_s)
 
     def pull(self, within_s: float) -> None:
@@ -179,7 +180,7 @@ class Writer:
         """One commit of what is queued now: a record never goes to disk before an op that was
         queued earlier.
         """
-        self._due = time.monotonic() + self._committer.interval
+        self._due = time.monotonic() + self._committer.pace.interval
         waiters = _drain(self._waiters)
         with self._lock:
             ops, self._ops = self._ops, {}

@@ -1,0 +1,44 @@
+"""Who hears of what the journal's thread did."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.core.ports import Stored
+from agent.storage.acked import Acked
+from agent.storage.opening import Found
+from agent.storage.retention import Victims
+from agent.storage.rows import Owed
+
+Entry = tuple[Stored, Callable[[], None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit made durable."""
+
+    owed: list[Owed]
+    callbacks: list[Callable[[], None]]
+    seconds: float
+    written: int
+
+
+class Told(Protocol):
+    """Who hears of what was done. Every method is called on the loop, but for the last two."""
+
+    def opened(self, found: Found) -> None: ...
+    def committed(self, commit: Commit) -> None: ...
+    def refused(self, error: str) -> None: ...
+    def dropped(self, entries: list[Stored]) -> None: ...
+    def evict(self, victims: Victims) -> None: ...
+    def lost(self, damaged: list[Owed]) -> None: ...
+    def measured(self, used: int, room: int) -> None: ...
+    def acks_failed(self, token: object) -> None: ...
+
+    def acks(self) -> tuple[object, Acked]:
+        """Called on the writer's thread: acknowledgements that changed."""
+        ...
+
+    def delivered(self, rows: Owed) -> bool:
+        """Called on the writer's thread: does no sink wait for these rows."""
+        ...
