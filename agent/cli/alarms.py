@@ -66,7 +66,7 @@ def _table(alarms: list[Mapping[str, Any]]) -> str:
     rows = [
         [
             str(a["alarm"]) + (" (first)" if a.get("first_out") else ""),
-            str(a["state"]).replace("_", " "),
+            _state(a),
             number(a["priority"]),
             str(a["tag"]),
             number(a["value"]),
@@ -84,11 +84,16 @@ def _text(a: Mapping[str, Any]) -> str:
     return ". ".join(str(part).rstrip(".") for part in (a["text"], a.get("advice")) if part)
 
 
+def _state(a: Mapping[str, Any]) -> str:
+    """The word of ISA-18.2, and what somebody has said of it."""
+    said = f", {a['label']}" if a.get("label") else ""
+    return str(a["state"]).replace("_", " ") + said
+
+
 def _one(a: Mapping[str, Any]) -> str:
     """One alarm in words."""
-    said = f", {a['label']}" if a.get("label") else ""
     until = ""
     if a["shelved_until_ns"]:
         end = datetime.fromtimestamp(a["shelved_until_ns"] / 1e9, UTC).astimezone()
         until = f" until {end:%Y-%m-%d %H:%M:%S %z}, by {a['shelved_by']}"
-    return f"{a['alarm']}: {a['state'].replace('_', ' ')}{until}{said}"
+    return f"{a['alarm']}: {_state(a)}{until}"
