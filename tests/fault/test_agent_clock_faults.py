@@ -69,6 +69,7 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
                 devices={"d": device(server.url)},
                 sinks={"plant": sink(broker.url)},
                 alarms={"hot": {"tag": "d/temp", "high": 50}},
+                self={"alarms": False},
                 models={"m": {"file": str(tmp_path / "m.onnx"), "window": {"rows": ROWS},
                               "instances": {"i": {"inputs": ["d/n"]}}}},
             )  # fmt: skip
