@@ -1,5 +1,6 @@
 """The scripted sessions: a life of the edge node in half a minute, recorded."""
 
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -219,6 +220,10 @@ class Play:
         config.write_text(changed)
         await agent.ask("reload")
         await self.scene.hear("DBIRTH", "pump", at, more=lambda p: b"cm" in p.payload)
+        at = self.mark("a device less")
+        self.scene.config(devices={"pump": json.loads(changed)["devices"]["pump"]})
+        await agent.ask("reload")
+        await self.scene.hear("DDEATH", "fan", at)
 
     async def host_hears(self, kind, since):
         await until(lambda: any(p.client == HOST and not p.up and p.topic == topic(kind)
