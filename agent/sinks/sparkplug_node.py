@@ -1,7 +1,6 @@
 """An edge node of Sparkplug 3.0 as values: what it says, in which order; no I/O."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -27,6 +26,7 @@ from agent.core.ports import Clock, Stored
 from agent.core.quality import sparkplug
 from agent.core.tag import TagSet
 from agent.core.texts import Texts
+from agent.sinks.sparkplug_device import Device, device_of
 from agent.sinks.sparkplug_rows import Rows, about, datatype, silent
 
 log = structlog.get_logger()
@@ -40,34 +40,6 @@ _FACT_TYPES: Final = {bool: BOOLEAN, int: INT64, float: DOUBLE, str: STRING}
 
 Message = tuple[str, bytes]
 """Topic and payload."""
-
-
-def device_of(stream: str) -> str:
-    """The device that the rows of a stream belong to: ``pump1~slow`` -> ``pump1``."""
-    if stream.startswith("model/"):
-        return f"model.{stream.removeprefix('model/')}"
-    return stream.partition("~")[0]
-
-
-@dataclass(slots=True)
-class Device:
-    """One device of the node.
-
-    Attributes:
-        tags: Metric name -> full name of the tag.
-        born: A DBIRTH of this session stands, no DDEATH has followed.
-    """
-
-    slots: dict[str, Slot] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    rows: dict[str, Rows] = field(default_factory=dict)
-    born: bool = False
-
-    @property
-    def silent(self) -> bool:
-        """No stream of it was reached for its last row."""
-        measured = [r for stream, r in self.rows.items() if not stream.endswith(SUFFIX)]
-        return bool(measured) and all(r.silent for r in measured)
 
 
 class Node:
