@@ -46,15 +46,16 @@ async def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
     with log.open("w") as file:
         demo = subprocess.Popen([*DEMO, "--for", "60"], stdout=file, stderr=file, env=env)
     try:
-        await until(lambda: "listen along" in log.read_text(), 20.0)
+        await until(lambda: "listen along" in log.read_text(), 60.0)
         family = psutil.Process(demo.pid).children(recursive=True)
         assert family
         demo.send_signal(signal.SIGINT)
-        await until(lambda: demo.poll() is not None, 20.0)
+        await until(lambda: demo.poll() is not None, 60.0)
         assert demo.returncode == 0, log.read_text()
         await until(lambda: not [p for p in family if p.is_running()])
         assert not left(tmp_path)
     finally:
-        if demo.poll() is None:
-            demo.kill()
+        if demo.poll() is None:  # its children have sessions of their own: nobody else ends them
+            for process in [*psutil.Process(demo.pid).children(recursive=True), demo]:
+                process.kill()
         demo.wait()
