@@ -23,6 +23,10 @@ LONGEST_NS = 60 * 10**9
 class WallClock:
     """The wall clock of one process, moved by libfaketime; its monotonic clocks go on as they are.
 
+    Under libfaketime a thread waits a tenth of a second for the interpreter where it waits
+    nothing otherwise, so pulses of the watchdog are late here, most of all on a busy machine;
+    the agent's own work at a step takes 0.3 ms.
+
     The file is replaced, never rewritten: the library reads it at every look at the clock.
     """
 
