@@ -225,7 +225,8 @@ async def test_a_pump_house_over_mqtt(tmp_path, form):
 def test_check_and_dry_run(tmp_path):
     """A dry run takes no session from the agent, and acknowledges nothing of its own."""
     with Broker() as plant, publisher(plant.url) as p:
-        config = configure(tmp_path, devices={"m1": device(plant.url)})
+        slow = {"commit": "5s"}  # `check` advises against the pace of these tests
+        config = configure(tmp_path, devices={"m1": device(plant.url)}, journal=slow)
         p.publish("plant/m1/data", '{"n": 7, "temp": 1}', 1, retain=True).wait_for_publish(5)
         told = {}
         for verb in (["check"], ["dry-run", "--for", "2", "--json"]):
