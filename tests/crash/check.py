@@ -1,5 +1,6 @@
 """Open the journal on what a power cut has left, and hold it to its promises."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from agent.core.ports import Lane, Stored
 from agent.core.stats import Stats
 from agent.storage.db import Store, open_store
 from agent.storage.outbox import SinkOutbox
+from agent.storage.summary import summary
 from tests.crash.promises import SINKS, Promises, Row, batch, values
 from tests.crash.writer import LIMITS
 from tests.tools import ManualClock
@@ -29,10 +31,12 @@ async def breaches(data_dir: Path, promises: Promises) -> list[str]:
             for sink, rows in owed.items()
             if depths[sink] != len(rows)
         ]
+        for sink, outbox in outboxes.items():
+            found += _balance(outbox, owed[sink], owed["slow"])
         found += await _history(store, owed["slow"])
         found += await _state(store, promises)
         found += await _goes_on(store)
-    return found
+    return found + _counted(data_dir, owed)
 
 
 def _started(store: Store, data_dir: Path, promises: Promises) -> list[str]:
@@ -80,6 +84,9 @@ def _kept(owed: dict[str, list[Row]], promises: Promises) -> list[str]:
         lost = sorted(needed.difference(rows))
         if lost:
             found.append(f"{sink}: {len(lost)} rows lost, from {lost[0]} to {lost[-1]}")
+    gone = set(owed["slow"]).difference(owed["far"], promises.acked)
+    if gone:
+        found.append(f"far: {len(gone)} rows are owed no more and were never acknowledged")
     numbers: dict[tuple[str, int], list[int]] = {}
     for stream, epoch, seq in owed["slow"]:
         numbers.setdefault((stream, epoch), []).append(seq)
@@ -120,3 +127,33 @@ async def _goes_on(store: Store) -> list[str]:
     store.journal.put(rows, on_durable=lambda: told.append(1))
     await store.journal.flush()
     return [] if told and store.journal.durable else ["takes no new rows"]
+
+
+def _balance(outbox: SinkOutbox, owed: list[Row], rows: list[Row]) -> list[str]:
+    """The ledger is exact: every row is delivered or buffered, and none was dropped."""
+    found = [f"{outbox.name}: no account of {rows}" for rows in outbox.unaccounted()]
+    found += [
+        f"{outbox.name}: a gap that is none: {gap}"
+        for gap in outbox.gaps()
+        if gap.reason != "power_off"
+    ]
+    there, left = Counter(s for s, _, _ in rows), Counter(s for s, _, _ in owed)
+    for stream, account in outbox.balance().items():
+        wanted = {
+            "produced": there[stream],
+            "delivered": there[stream] - left[stream],
+            "buffered": left[stream],
+            "dropped": {},
+        }
+        if account != wanted:
+            found.append(f"{outbox.name}: the ledger of {stream} is {account}, not {wanted}")
+    return found
+
+
+def _counted(data_dir: Path, owed: dict[str, list[Row]]) -> list[str]:
+    """The file, read without the agent, tells the same; `_goes_on` has added three rows."""
+    return [
+        f"{line['sink']}: the file counts {line}, {len(owed[line['sink']]) + 3} rows are owed"
+        for line in summary(data_dir)
+        if (line["rows"], line["lost"]) != (len(owed[line["sink"]]) + 3, 0)
+    ]
