@@ -5,7 +5,7 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from simulators.agent_process import AgentProcess
 from simulators.broker import Broker, Collector
 from simulators.modbus_server import ModbusServer
 from tests.agents import Counting, FarEnd, configure, sink, told
+from tests.crash.mounts import make_image, mounted
+from tests.crash.shutdown import shut_down
 from tests.tools import until
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -151,9 +153,49 @@ async def plant(folder):
             await server.__aexit__(None, None, None)
 
 
-async def test_the_events_of_a_day_are_the_list_written_beforehand(tmp_path):
+class Killed:
+    """The agent is killed: what it had not written is lost, what it had written is not."""
+
+    def __init__(self, _folder):
+        self.mount = nullcontext
+
+    async def cut(self, agent):
+        await agent.kill()
+
+
+class PowerCut:
+    """The file system below the data is shut down, and nothing more reaches it; then mounted again
+    as it was left.
+    """
+
+    def __init__(self, folder):
+        self._image, self._data = folder / "disk.img", folder / "data"
+        make_image(self._image, 128 << 20)
+
+    def mount(self):
+        return mounted(self._image, self._data)
+
+    async def cut(self, agent):
+        shut_down(self._data, "nologflush")
+        await agent.kill()
+
+
+ROOT_DISK = [pytest.mark.root, pytest.mark.loop, pytest.mark.needs("mkfs.ext4")]
+
+
+@pytest.mark.parametrize("disk", [Killed, pytest.param(PowerCut, marks=ROOT_DISK)])
+async def test_the_events_of_a_day_are_the_list_written_beforehand(tmp_path, disk):
     """Start, trip, stop, maintenance, power cut, dead device, flood: nothing more, nothing less."""
     async with plant(tmp_path) as p:
+        power = disk(tmp_path)
+        await morning(p, power)
+        with power.mount():
+            await afternoon(p)
+
+
+async def morning(p, power):
+    """Start, trip, stop, maintenance; then the power goes."""
+    with power.mount():
         async with AgentProcess(p.config) as agent:
             await told(agent, lambda s: "pump1/running" in s["tags"])
             await p.image.read(5)
@@ -174,31 +216,37 @@ async def test_the_events_of_a_day_are_the_list_written_beforehand(tmp_path):
             await p.image.read(10)
             await p.command("maintenance", "pump1", "--end")
             await p.so_far(8)
-            await agent.kill()
-        async with AgentProcess(p.config) as agent:
-            await told(agent, lambda s: "pump1/running" in s["tags"])
-            await p.image.read(10)
-            text = await p.command("alarms", "list")
-            assert [line.split()[:3] for line in text.splitlines()[1:]] == [
-                ["dry", "unacked", "cleared"], ["fault", "unacked", "active"],
-            ]  # fmt: skip
-            await p.server.__aexit__(None, None, None)
-            await p.so_far(9)
-            await p.server.__aenter__()
-            await p.so_far(10)
-            p.status(0)
-            await p.so_far(11)
-            await p.image.read(50)
-            p.image.table(3)[9] = 1
-            await p.so_far(len(DAY))
-            await p.evening()
-            trail = await agent.ask("alarms.list", all=True)
-            assert len(trail) >= 30
-        assert events(p.seen) == DAY
-        far = FarEnd(p.seen)
-        far.arrivals()
-        assert far.broken == []
-        with closing(sqlite3.connect(f"file:{tmp_path}/data/journal.db?mode=ro", uri=True)) as db:
-            facts = [json.loads(f) for (f,) in db.execute("SELECT facts FROM audit ORDER BY n")]
-        asked = [f["args"] for f in facts if f.get("verb") == "alarms.ack"]
-        assert asked == [{"name": "hot", "why": "seen"}]
+            await power.cut(agent)
+
+
+async def afternoon(p):
+    """Nothing was forgotten, nothing fires again; dead device, flood, and the list at the end."""
+    async with AgentProcess(p.config) as agent:
+        await told(agent, lambda s: "pump1/running" in s["tags"])
+        await p.image.read(10)
+        text = await p.command("alarms", "list")
+        assert [line.split()[:3] for line in text.splitlines()[1:]] == [
+            ["dry", "unacked", "cleared"], ["fault", "unacked", "active"],
+        ]  # fmt: skip
+        await p.server.__aexit__(None, None, None)
+        await p.so_far(9)
+        await p.server.__aenter__()
+        await p.so_far(10)
+        p.status(0)
+        await p.so_far(11)
+        await p.image.read(50)
+        p.image.table(3)[9] = 1
+        await p.so_far(len(DAY))
+        await p.evening()
+        trail = await agent.ask("alarms.list", all=True)
+        assert len(trail) >= 30
+    assert events(p.seen) == DAY
+    far = FarEnd(p.seen)
+    far.arrivals()
+    assert far.broken == []
+    with closing(
+        sqlite3.connect(f"file:{p.config.parent}/data/journal.db?mode=ro", uri=True)
+    ) as db:
+        facts = [json.loads(f) for (f,) in db.execute("SELECT facts FROM audit ORDER BY n")]
+    asked = [f["args"] for f in facts if f.get("verb") == "alarms.ack"]
+    assert asked == [{"name": "hot", "why": "seen"}]
