@@ -172,6 +172,10 @@ class FarEnd:
             seen.add((a.key, a.seq))
         return found
 
+    def facts(self, topic: str) -> list[Any]:
+        """Everything that came on one topic below the root."""
+        return [m.json() for m in self._collector.messages if levels(m.topic) == (topic,)]
+
     def gaps(self) -> list[str]:
         """Numbers that are missing between the first and the last that came."""
         numbers: dict[tuple[str, str, int], list[int]] = {}
