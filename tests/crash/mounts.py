@@ -14,11 +14,15 @@ _PARENT_DIES = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Failed(RuntimeError):
+    """A command ended with an error."""
+
+
 def run(*command: str | Path) -> str:
-    """What it prints; raises with what it complains about."""
+    """What it prints; raises `Failed` with what it complains about."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+        raise Failed(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -48,12 +52,18 @@ def checked(result: int, what: str) -> None:
 
 @contextmanager
 def mounted(image: Path, on: Path) -> Iterator[Path]:
-    """The file system in *image*; what its journal holds is played first.
+    """The file system in *image*; what its journal holds is played first. One that ext4 refuses (
+    its own superblock may be torn) is repaired before, as a boot does it.
 
     The loop device between them frees itself with the mount.
     """
     on.mkdir(exist_ok=True)
-    run("mount", "-t", "ext4", "-o", "loop", image, on)
+    mount = ("mount", "-t", "ext4", "-o", "loop", image, on)
+    try:
+        run(*mount)
+    except Failed:
+        subprocess.run(["e2fsck", "-f", "-y", image], capture_output=True, check=False)
+        run(*mount)
     try:
         yield on
     finally:
