@@ -6,14 +6,10 @@ from typing import Self
 
 
 class LoopbackServer:
-    """Serves what the handler of `handler` answers, on a port that the system chose."""
+    """Serves what *handler* answers, on a port that the system chose."""
 
-    def __init__(self) -> None:
-        self._closing = threading.Event()
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        """The class that answers."""
-        raise NotImplementedError
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._handler, self._closing = handler, threading.Event()
 
     @property
     def base(self) -> str:
@@ -21,7 +17,7 @@ class LoopbackServer:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

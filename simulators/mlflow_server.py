@@ -73,7 +73,7 @@ class MlflowServer(LoopbackServer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_handler(self))
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, list[dict[str, Any]]] = {}
         self.aliases: dict[tuple[str, str], str] = {}
@@ -84,9 +84,6 @@ class MlflowServer(LoopbackServer):
     def url(self) -> str:
         """What the ``url`` of a registry of type ``mlflow`` takes."""
         return "mlflow+" + self.base
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        return _handler(self)
 
     def look_up(self, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """Answer of ``registered-models/alias``, with the codes of MLflow 3.17."""

@@ -41,7 +41,7 @@ class RegistryServer(LoopbackServer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_handler(self))
         self.fault: Fault = "ok"
         self.requests: list[tuple[str, int]] = []
         self.sent = 0
@@ -51,9 +51,6 @@ class RegistryServer(LoopbackServer):
     def url(self) -> str:
         """What the ``url`` of a registry of type ``http`` takes."""
         return self.base
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        return _handler(self)
 
     def publish(
         self,

@@ -1,31 +1,24 @@
 """A plain HTTP server as registry: static files are enough."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Final, Literal
-
-from pydantic import field_validator
+from typing import Literal
 
 from agent.config.base import Context
 from agent.core.errors import PermanentError
 from agent.core.registry import Offer
 from agent.registries.index import FILE, MAX_INDEX, check_name, parse
-from agent.registries.web import HOST, Web, WebSection, check_url
-
-_URL: Final = re.compile(rf"^https?://{HOST}")
+from agent.registries.web import Web, WebSection
 
 
 class HttpConfig(WebSection):
     """An HTTP server that holds ``NAME/index.json`` and the model files."""
 
+    schemes = ("https", "http")
+    example = "https://HOST/path"
+
     type: Literal["http"]
     """A web server that serves the same folder."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_url(cls, value: str) -> str:
-        return check_url(value, _URL, "https://HOST/path")
 
     def build(self, name: str, ctx: Context) -> "HttpRegistry":
         """The registry on this server."""

@@ -12,17 +12,14 @@ from contextlib import aclosing
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
-from pydantic import field_validator
-
 from agent.codecs.envelope import MAX_ENVELOPE
 from agent.config.base import Context
 from agent.core.errors import PermanentError
 from agent.core.registry import Offer, Piece
 from agent.registries.answers import lie, load, short
 from agent.registries.index import MAX_INDEX, MAX_MODEL, check_name
-from agent.registries.web import HOST, Web, WebSection, check_url
+from agent.registries.web import Web, WebSection
 
-_URL: Final = re.compile(rf"^mlflow(\+http)?://{HOST}")
 _API: Final = "/api/2.0"
 _STORED: Final = re.compile(r"mlflow-artifacts:(?://[^/]*)?/+([A-Za-z0-9_./-]+)")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -35,19 +32,11 @@ MANIFEST_FILE: Final = "edge.manifest"
 class MlflowConfig(WebSection):
     """An MLflow server that holds models, and gives their files itself."""
 
+    schemes = ("mlflow", "mlflow+http")
+    example = "mlflow://HOST:5000"
+
     type: Literal["mlflow"]
     """An MLflow server: aliases are channels."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_url(cls, value: str) -> str:
-        return check_url(value, _URL, "mlflow://HOST:5000")
-
-    @property
-    def base(self) -> str:
-        """``mlflow://`` is https, ``mlflow+http://`` is for a server on a wire of one's own."""
-        scheme = "http" if self.url.startswith("mlflow+http:") else "https"
-        return f"{scheme}://{self.url.split('://', 1)[1].rstrip('/')}"
 
     def build(self, name: str, ctx: Context) -> "MlflowRegistry":
         """The registry on this server."""

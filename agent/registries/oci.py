@@ -11,20 +11,17 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
-from pydantic import field_validator
-
 from agent.codecs.envelope import MANIFEST, MAX_ENVELOPE
 from agent.config.base import Context
 from agent.core.errors import PermanentError, TransientError
 from agent.core.registry import Offer, Piece
 from agent.registries.answers import lie, load, short
 from agent.registries.index import MAX_INDEX, MAX_MODEL, check_name
-from agent.registries.web import HOST, Web, WebSection, check_url
+from agent.registries.web import Web, WebSection
 
 if TYPE_CHECKING:
     import httpx
 
-_URL: Final = re.compile(rf"^oci(\+http)?://{HOST}")
 _REPOSITORY: Final = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
@@ -44,19 +41,11 @@ RELEASE: Final = "io.edge-agent.release"
 class OciConfig(WebSection):
     """A container registry that holds models as artefacts."""
 
+    schemes = ("oci", "oci+http")
+    example = "oci://HOST/prefix"
+
     type: Literal["oci"]
     """A container registry: ModelPack artefacts."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_url(cls, value: str) -> str:
-        return check_url(value, _URL, "oci://HOST/prefix")
-
-    @property
-    def base(self) -> str:
-        """``oci://`` is https, ``oci+http://`` is for a registry on a wire of one's own."""
-        scheme = "http" if self.url.startswith("oci+http:") else "https"
-        return f"{scheme}://{self.url.split('://', 1)[1].rstrip('/')}"
 
     def build(self, name: str, ctx: Context) -> "OciRegistry":
         """The registry on this server."""

@@ -6,10 +6,10 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Bytes, RegistrySection, Seconds, Secret
@@ -19,7 +19,7 @@ from agent.core.registry import Offer
 if TYPE_CHECKING:
     import httpx
 
-HOST: Final = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?(/[^\s?#]*)?$"
+_HOST: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?(/[^\s?#]*)?$")
 """What follows ``scheme://`` in the address of a registry."""
 
 _LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
@@ -48,10 +48,28 @@ class WebSection(RegistrySection):
     rate: Bytes | None = Field(None, ge=1000)
     """At most so many bytes are fetched each second; for lines that cost, or are narrow."""
 
+    schemes: ClassVar[tuple[str, str]]
+    """How an address begins: with TLS, and without, for a wire of one's own."""
+    example: ClassVar[str]
+    """An address."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        if scheme not in cls.schemes or not _HOST.match(rest):
+            raise PydanticCustomError(
+                "registry_url",
+                "`{value}` is no address of such a registry",
+                {"value": value, "code": "E660", "fix": f'Write "{cls.example}".'},
+            )
+        return value
+
     @property
     def base(self) -> str:
         """Address with ``https:`` or ``http:``, without a slash at its end."""
-        return self.url.rstrip("/")
+        scheme, _, rest = self.url.rstrip("/").partition("://")
+        return f"{'https' if scheme == self.schemes[0] else 'http'}://{rest}"
 
     @model_validator(mode="after")
     def _keeps_its_secret(self) -> "WebSection":
@@ -241,17 +259,6 @@ class Web:
             fix="Check the network, or raise `timeout` of the registry.",
             code="E620",
         )
-
-
-def check_url(value: str, pattern: re.Pattern[str], example: str) -> str:
-    """*value* if it is an address as *pattern* says; for validators of sections."""
-    if not pattern.match(value):
-        raise PydanticCustomError(
-            "registry_url",
-            "`{value}` is no address of such a registry",
-            {"value": value, "code": "E660", "fix": f'Write "{example}".'},
-        )
-    return value
 
 
 def _check_range(answer: "httpx.Response", offer: Offer, offset: int, skip: int) -> None:

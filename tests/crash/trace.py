@@ -24,6 +24,10 @@ _TEXT = r'"((?:\\x[0-9a-f]{2})*)"'
 _FD = r"\d+<((?:\\x[0-9a-f]{2})*)>"
 
 
+class UnknownCall(Exception):
+    """The journal has made a system call that the disk model has no rule for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened.
@@ -117,8 +121,8 @@ def _event(
         case "rename" | "renameat" | "renameat2" if path := _below(names[0], prefix):
             yield Event("rename", path, to=_below(names[1], prefix) or "")
         case _ if any(_below(name, prefix) for name in names + files) and call != "openat":
-            msg = f"the disk model does not know what {call} does to {names + files}"
-            raise NotImplementedError(msg)
+            msg = f"no rule for {call} on {names + files}: add it to `_event`"
+            raise UnknownCall(msg)
 
 
 def _below(name: str, prefix: str) -> str | None:
