@@ -1,7 +1,7 @@
 """Modbus devices as a source: one row per scan, one Bad row per scan that failed."""
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ import structlog
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Context, Name, Refusal, Seconds, Section, refuse
+from agent.config.base import Context, Name, Refusal, Seconds, refuse
 from agent.config.budget import Load
 from agent.config.schema import WriteRule
 from agent.core.batch import Batch
@@ -19,14 +19,13 @@ from agent.core.ports import Emit
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.links.modbus import Endpoint
-from agent.links.modbus_dial import Dial, TlsFiles
 from agent.links.modbus_scan import Read, Scan
 from agent.links.recorder import Recorder
 from agent.links.turns import Priority
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
 from agent.sources.modbus_class import Holes, ScanClass
-from agent.sources.modbus_connect import Address, SerialSection, dial, misplaced, parse
+from agent.sources.modbus_connect import LineSection, SerialSection, misplaced, parse
 from agent.sources.modbus_cost import Cost, scan_seconds
 from agent.sources.modbus_demand import Demand
 from agent.sources.modbus_holes import NO_ANSWER
@@ -42,12 +41,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def connectable(value: str) -> str:
-    """*value*, if it is an address."""
-    parse(value)
-    return value
-
-
 def _unit(value: int) -> int:
     if 248 <= value <= 254:
         fix = "Units are 1 to 247; 0 or 255 is the gateway itself."
@@ -57,21 +50,17 @@ def _unit(value: int) -> int:
     return value
 
 
-class ModbusConfig(Section):
+class ModbusConfig(LineSection):
     """A Modbus device: one unit id behind one endpoint."""
 
     type: Literal["modbus"]
     """Modbus, over TCP, TLS, a serial line, or RTU over TCP."""
-    connect: Annotated[str, AfterValidator(connectable)]
-    """`tcp://HOST:502`, `tls://HOST:802`, `rtu+tcp://HOST:502` or `rtu:///dev/serial/by-id/…`."""
     unit: Annotated[int, Field(ge=0, le=255), AfterValidator(_unit)]
     """Unit id of the device, 1 to 247; 0 or 255 for the gateway itself."""
     addressing: Addressing
     """How `reg` counts: from 0 (the wire address), from 1, as 40001, or as 400001."""
     poll_s: Seconds = Field(1.0, alias="poll", ge=0.001)
     """How often the tags without a `class` are read."""
-    timeout_s: Seconds = Field(1.0, alias="timeout", ge=0.01)
-    """A device that takes longer has not answered."""
     latency_s: Seconds = Field(0.005, alias="latency", ge=0, le=10)
     """How long the device usually takes to answer, for planning requests."""
     window: int = Field(1, ge=1, le=16)
@@ -84,35 +73,17 @@ class ModbusConfig(Section):
     """Name: where the tag is in the device, and what it means."""
     once_per: Name | None = None
     """A tag whose change says that there is a new row; a row that was seen is not taken again."""
-    serial: SerialSection | None = None
-    """Settings of the serial line."""
-    ca: str | None = None
-    """PEM file of the CA that signed the device's certificate (TLS)."""
-    cert: str | None = None
-    """PEM file of our own certificate (TLS)."""
-    key: str | None = None
-    """PEM file of its key (TLS)."""
 
     @model_validator(mode="after")
     def _holds(self) -> "ModbusConfig":
         found = refusals(self.tags, self.addressing, list(self.classes), self.max_registers)
-        given = {k: getattr(self, k) for k in ("serial", "ca", "cert", "key")}
-        found += misplaced(parse(self.connect).scheme, given)
+        found += misplaced(parse(self.connect).scheme, self.manner)
         if self.once_per is not None and self.once_per not in self.tags:
             what = f"`once_per` names no tag of this device: `{self.once_per}`"
             known = f"Known tags: {', '.join(list(self.tags)[:5])}."
             found.append(Refusal("E307", what, known, ("once_per",)))
         refuse(found)
         return self
-
-    @property
-    def line(self) -> tuple[Address, Hashable]:
-        """The connection, and how to talk on it: devices that share the one must agree."""
-        return parse(self.connect), (self.serial, self.ca, self.cert, self.key)
-
-    def dial(self) -> Dial:
-        """How to get there."""
-        return dial(parse(self.connect), self.serial, TlsFiles(self.ca, self.cert, self.key))
 
     @property
     def places(self) -> dict[str, Place]:

@@ -1,11 +1,11 @@
 """Where a Modbus device is: ``connect:`` of the file, and how to get there."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Refusal, Seconds, Section
@@ -118,3 +118,39 @@ def misplaced(scheme: Scheme, given: Mapping[str, object]) -> Iterator[Refusal]:
     if (given["cert"] is None) != (given["key"] is None):
         what = "a client certificate needs both `cert` and `key`"
         yield Refusal("E309", what, "Give the paths of both PEM files.", ())
+
+
+def _connectable(value: str) -> str:
+    parse(value)
+    return value
+
+
+class LineSection(Section):
+    """Base of the devices on a Modbus line: where it is, and how to talk on it."""
+
+    connect: Annotated[str, AfterValidator(_connectable)]
+    """`tcp://HOST:502`, `tls://HOST:802`, `rtu+tcp://HOST:502` or `rtu:///dev/serial/by-id/…`."""
+    timeout_s: Seconds = Field(1.0, alias="timeout", ge=0.01)
+    """A device that takes longer has not answered."""
+    serial: SerialSection | None = None
+    """Settings of the serial line."""
+    ca: str | None = None
+    """PEM file of the CA that signed the device's certificate (TLS)."""
+    cert: str | None = None
+    """PEM file of our own certificate (TLS)."""
+    key: str | None = None
+    """PEM file of its key (TLS)."""
+
+    @property
+    def line(self) -> tuple[Address, Hashable]:
+        """The connection, and how to talk on it: devices that share the one must agree."""
+        return parse(self.connect), tuple(self.manner.values())
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """The settings that say how to talk; None: left out."""
+        return {k: getattr(self, k) for k in ("serial", "ca", "cert", "key")}
+
+    def dial(self) -> Dial:
+        """How to get there."""
+        return dial(parse(self.connect), self.serial, TlsFiles(self.ca, self.cert, self.key))

@@ -5,15 +5,15 @@ their numbers and lengths is looked at before a row is given, and read anew wher
 """
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from agent.config.base import Context, Refusal, Seconds, Section, refuse
+from agent.config.base import Context, Refusal, Seconds, refuse
 from agent.config.document import parse as parse_yaml
 from agent.config.writing import write
 from agent.core.batch import Batch
@@ -23,8 +23,8 @@ from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.links.modbus import Endpoint
 from agent.links.recorder import Recorder
-from agent.sources.modbus import ModbusConfig, ModbusSource, connectable
-from agent.sources.modbus_connect import Address, SerialSection, misplaced, parse
+from agent.sources.modbus import ModbusConfig, ModbusSource
+from agent.sources.modbus_connect import LineSection, misplaced, parse
 from agent.sources.modbus_sunspec import BASES, COMMON, Model, chain, heads, profile
 from agent.sources.modbus_survey import Survey
 
@@ -33,46 +33,28 @@ log = structlog.get_logger()
 NAMESPACE: Final = "sunspec"
 
 
-class SunSpecConfig(Section):
+class SunSpecConfig(LineSection):
     """A device that tells its tags itself, by the models of SunSpec."""
 
     type: Literal["sunspec"]
     """SunSpec over Modbus."""
-    connect: Annotated[str, AfterValidator(connectable)]
-    """`tcp://HOST:502`, `tls://HOST:802`, `rtu+tcp://HOST:502` or `rtu:///dev/serial/by-id/…`."""
     unit: int = Field(ge=1, le=247)
     """Unit id of the device."""
     poll_s: Seconds = Field(5.0, alias="poll", ge=0.1)
     """How often its values are read; the name plate (model 1) is read once an hour."""
-    timeout_s: Seconds = Field(1.0, alias="timeout", ge=0.01)
-    """A device that takes longer has not answered."""
     models: list[int] = Field(default_factory=list)
     """Numbers of the models to read; all when none is given. Model 1 is always read."""
     points: Literal["with_value", "all"] = "with_value"
     """`with_value`: what has a value at the first connection; `all`: also what has none then."""
-    serial: SerialSection | None = None
-    """Settings of the serial line."""
-    ca: str | None = None
-    """PEM file of the CA that signed the device's certificate (TLS)."""
-    cert: str | None = None
-    """PEM file of our own certificate (TLS)."""
-    key: str | None = None
-    """PEM file of its key (TLS)."""
 
     @model_validator(mode="after")
     def _holds(self) -> "SunSpecConfig":
-        given = {k: getattr(self, k) for k in ("serial", "ca", "cert", "key")}
-        found = list(misplaced(parse(self.connect).scheme, given))
+        found = list(misplaced(parse(self.connect).scheme, self.manner))
         if find_spec("sunspec2") is None:
             what = "the definitions of SunSpec's models are not installed"
             found.append(Refusal("E322", what, "pip install 'edge-agentd[sunspec]'", ("type",)))
         refuse(found)
         return self
-
-    @property
-    def line(self) -> tuple[Address, Hashable]:
-        """The connection, and how to talk on it: devices that share the one must agree."""
-        return parse(self.connect), (self.serial, self.ca, self.cert, self.key)
 
     def tag_sets(self, device: str) -> dict[str, TagSet]:
         """None that the file knows: the device tells them."""
@@ -81,7 +63,7 @@ class SunSpecConfig(Section):
 
     def as_modbus(self, told: Mapping[str, Any]) -> ModbusConfig:
         """The device as the profile *told* describes it."""
-        own = {k: v for k in ("serial", "ca", "cert", "key") if (v := getattr(self, k)) is not None}
+        own = {k: v for k, v in self.manner.items() if v is not None}
         more = {"connect": self.connect, "unit": self.unit, "poll_s": f"{self.poll_s}s"}
         more["timeout_s"] = f"{self.timeout_s}s"
         return ModbusConfig.model_validate(

@@ -41,12 +41,7 @@ class FileArtifacts:
             download.replace(target)
             _sync(self._folder)
         except OSError as e:
-            raise TransientError(
-                f"the model file cannot be stored ({e.strerror})",
-                where=str(target),
-                fix="Check the disk of data_dir.",
-                code="E633",
-            ) from e
+            raise _unstored("model file", target, e) from e
         return target
 
     def describe(self, digest: str, envelope: bytes) -> None:
@@ -61,12 +56,7 @@ class FileArtifacts:
             new.replace(target)
             _sync(self._folder)
         except OSError as e:
-            raise TransientError(
-                f"the manifest cannot be stored ({e.strerror})",
-                where=str(target),
-                fix="Check the disk of data_dir.",
-                code="E633",
-            ) from e
+            raise _unstored("manifest", target, e) from e
 
     def description(self, digest: str) -> bytes:
         """The manifest of the model file *digest*; empty when there is none."""
@@ -92,6 +82,15 @@ class FileArtifacts:
         if not _DIGEST.fullmatch(digest):
             raise PermanentError(f"{digest!r:.80} is no SHA-256 in hex", code="E614")
         return self._folder / f"{digest}.onnx"
+
+
+def _unstored(what: str, target: Path, e: OSError) -> TransientError:
+    return TransientError(
+        f"the {what} cannot be stored ({e.strerror})",
+        where=str(target),
+        fix="Check the disk of data_dir.",
+        code="E633",
+    )
 
 
 def _verify(download: Path, sha256: str, size: int) -> None:
