@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.config.document import parse
-from agent.config.load import Whole, loads_whole, read
+from agent.config.load import Whole, load_whole
 from agent.config.profiles import merged
 from agent.config.writing import write
 from agent.core.errors import AgentError, ConfigError
@@ -201,7 +201,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 async def _main(args: argparse.Namespace) -> None:
-    whole = loads_whole(read(args.config), str(args.config), installed())
+    whole = load_whole(args.config, installed())
     devices = modbus_devices(whole)
     simulation = Simulation(devices, args.fault)
     if args.port:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.config.load import ConfigProblems, Whole, loads_whole, read
+from agent.config.load import ConfigProblems, Whole, load_whole
 from agent.config.places import DATA_DIR, data_dir_in
 from agent.config.schema import Settings
 from agent.plugins import installed
@@ -35,14 +35,14 @@ class Loaded:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of the SHA-256 of the file, and of the profile files it uses."""
-        texts = [self.whole.text, *self.whole.profiles.values()]
+        """First 12 hex digits of the SHA-256 of the file, and of all that it is made of."""
+        texts = [self.whole.text, *self.whole.others.values()]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def accept(path: Path) -> Loaded:
     """Load *path*; raises `ConfigProblems` with every problem when it is refused."""
-    return Loaded(loads_whole(read(path), str(path), installed()), path)
+    return Loaded(load_whole(path, installed()), path)
 
 
 def boot(path: Path) -> Loaded:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent import __version__
 from agent.config.base import Context
-from agent.config.load import loads_whole, read
+from agent.config.load import load_whole
 from agent.core.batch import Batch
 from agent.core.stats import Stats
 from agent.core.texts import Texts
@@ -20,7 +20,7 @@ from agent.sources.modbus import ModbusConfig
 
 async def dry_record(config: Path, out: Callable[[bytes], None]) -> None:
     """Record the Modbus devices of *config* until cancelled."""
-    whole = loads_whole(read(config), str(config), installed())
+    whole = load_whole(config, installed())
     settings, clock = whole.settings, SystemClock()
     gateway = settings.gateway
     with tempfile.TemporaryDirectory(prefix="edge-agent-record-") as folder:

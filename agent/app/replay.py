@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agent.app.boot import Loaded
 from agent.app.daemon import Daemon
-from agent.config.load import loads_whole, read
+from agent.config.load import load_whole, loads_whole
 from agent.config.schema import Settings
 from agent.core.errors import PermanentError
 from agent.core.stats import Stats
@@ -107,9 +107,10 @@ def _endpoint(device: Any, player: Player, clock: RecordedClock) -> tuple[Any, A
 
 def _loaded(one: Replay, head: Record) -> Loaded:
     """The configuration without what reaches out of the agent."""
-    name = str(one.config or f"{one.file} (its configuration)")
-    text = head["config"] if one.config is None else read(one.config)
-    whole = loads_whole(text, name, installed())
+    if one.config is None:
+        whole = loads_whole(head["config"], f"{one.file} (its configuration)", installed())
+    else:
+        whole = load_whole(one.config, installed())
     return Loaded(replace(whole, settings=_inward(whole.settings, one.data_dir)), one.file)
 
 

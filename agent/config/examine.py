@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.document import Document, parse
+from agent.config.fragments import fragments, joined
 from agent.config.load import load, read
 from agent.config.profiles import Profiles, merged
 from agent.config.report import ConfigProblems, Problem, did_you_mean
@@ -30,8 +31,10 @@ def profile_data(
     """
     data: dict[str, Any] = {"version": 1, "gateway": {"id": "g"}}
     if beside is not None:
-        own = parse(read(beside)).data
-        data["profiles"] = own.get("profiles", {}) if isinstance(own, dict) else {}
+        own = parse(read(beside))
+        if isinstance(own.data, dict):
+            joined(own, fragments(beside))
+            data["profiles"] = own.data.get("profiles", {})
     document = Document({**data, "devices": {"d": {"profile": profile, **given}}})
     name = str(beside or "profile")
     examine(document, name, catalog)
@@ -47,6 +50,7 @@ def device_data(path: Path, device: str, catalog: Catalog) -> dict[str, Any]:
     load(path, catalog)
     text = read(path)
     document = parse(text)
+    joined(document, fragments(path))
     devices = document.data.get("devices") or {}
     if device not in devices:
         fix = did_you_mean(device, devices) or f"Known: {', '.join(devices) or 'none'}."

@@ -3,21 +3,29 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from agent.config.crosscheck import crosscheck
 from agent.config.document import parse
+from agent.config.fragments import fragments, joined
 from agent.config.profiles import Profiles, standalone
 from agent.config.report import ConfigProblems, Problem
 from agent.config.schema import Settings
 from agent.config.validation import Validation, placed
+from agent.config.writing import write
 from agent.plugins import Catalog
 
-__all__ = ["ConfigProblems", "Whole", "load", "loads", "loads_whole", "read"]
+__all__ = ["ConfigProblems", "Whole", "load", "load_whole", "loads", "loads_whole", "read"]
 
 
 def load(path: Path, catalog: Catalog) -> Settings:
     """Read, validate and cross-check *path*; raises `ConfigProblems` with every problem."""
-    return loads(read(path), str(path), catalog)
+    return load_whole(path, catalog).settings
+
+
+def load_whole(path: Path, catalog: Catalog) -> "Whole":
+    """Like `load`, with everything that the configuration was made of."""
+    return loads_whole(read(path), str(path), catalog, fragments(path))
 
 
 def read(path: Path) -> str:
@@ -46,18 +54,21 @@ class Whole:
     """A configuration that was accepted, with everything that it was made of.
 
     Attributes:
-        text: The file. profiles: The profile files that it uses: file -> text.
-        standalone: The file with those profiles in it: what needs no other file.
+        text: The file.
+        others: The fragments beside it and the profile files that it uses: file -> text.
+        standalone: The file with all of those in it: what needs no other file.
     """
 
     settings: Settings
     text: str
-    profiles: Mapping[str, str]
+    others: Mapping[str, str]
     standalone: str
 
 
-def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
-    """Like `loads`, with the profiles that were read."""
+def loads_whole(
+    text: str, name: str, catalog: Catalog, parts: Mapping[str, str] = MappingProxyType({})
+) -> Whole:
+    """Like `loads`, with what else was read; *parts* are its fragments: file -> text."""
     document = parse(text)
     if document.problems:
         raise ConfigProblems(name, text, document.problems)
@@ -66,6 +77,9 @@ def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
             "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
         )
         raise ConfigProblems(name, text, [problem])
+    joined(document, parts)
+    if document.problems:
+        raise ConfigProblems(name, text, document.problems, parts)
     profiles = Profiles(document, name)
     settings, problems = Validation(document, catalog, profiles).run()
     problems += profiles.problems
@@ -75,5 +89,6 @@ def loads_whole(text: str, name: str, catalog: Catalog) -> Whole:
             for code, what, at, fix in crosscheck(settings)
         ]
     if problems or settings is None:
-        raise ConfigProblems(name, text, problems, profiles.texts)
-    return Whole(settings, text, profiles.texts, standalone(text, document.data, profiles))
+        raise ConfigProblems(name, text, problems, {**parts, **profiles.texts})
+    alone = standalone(write(document.data) if parts else text, document.data, profiles)
+    return Whole(settings, text, {**parts, **profiles.texts}, alone)
