@@ -63,7 +63,8 @@ class Ends:
         if plan.takes_commands(self._daemon.loaded.settings, name):
             sink.offer = self._daemon.commands.offer
         if hasattr(sink, "see"):  # one that tells all there is before it tells a change
-            sink.see(PlantView(self._daemon.pipeline, self.facts))
+            balance = self._daemon.store.journal.outbox(name).balance
+            sink.see(PlantView(self._daemon.pipeline, self.facts, balance))
         per_day = getattr(section, "data_budget", None)
         budget = Budget(per_day, self._daemon.clock.mono_s()) if per_day is not None else None
         return Uplink(

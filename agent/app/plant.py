@@ -10,10 +10,15 @@ from agent.runtime.pipeline import Pipeline
 
 
 class PlantView:
-    """What the pipeline knows now."""
+    """What the pipeline knows now, and what one sink has got of it."""
 
-    def __init__(self, pipeline: Pipeline, facts: Callable[[], Mapping[str, Any]]) -> None:
-        self._pipeline, self.facts = pipeline, facts
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        facts: Callable[[], Mapping[str, Any]],
+        balance: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._pipeline, self.facts, self.balance = pipeline, facts, balance
 
     def streams(self) -> Mapping[str, tuple[TagSet, Batch | None]]:
         return {name: (c.tags, c.latest) for name, c in self._pipeline.channels.items()}

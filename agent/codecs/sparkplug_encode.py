@@ -43,7 +43,12 @@ _PROPERTY: Final[Mapping[int, Callable[[Any], bytes]]] = {
 }
 """The same as fields 3 to 8 of a property."""
 
-_TYPES: Final = {bool: BOOLEAN, int: INT32, float: DOUBLE, str: STRING}
+
+class Long(int):
+    """A whole number that is 64 bits wide as a property; plain ones have 32."""
+
+
+_TYPES: Final = {bool: BOOLEAN, int: INT32, Long: INT64, float: DOUBLE, str: STRING}
 
 
 class Slot:

@@ -22,3 +22,7 @@ class Plant(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """How the agent is."""
         ...
+
+    def balance(self) -> Mapping[str, Mapping[str, Any]]:
+        """What became of all rows for the one who asks, by stream (`Outbox.balance`)."""
+        ...

@@ -281,9 +281,9 @@ class SparkplugSink:
         """Births say which alarms stand; events say what changes."""
 
     async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
-        """Sparkplug has no message for a gap or a balance; what was dropped is among the agent's
-        own metrics.
-        """
+        """Metrics of the node: returns when the broker has read them."""
+        if self._tell(self.node.losses(topic, facts)):
+            await self._barrier.passed()
 
 
 async def _first(*some: Any) -> None:

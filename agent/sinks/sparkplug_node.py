@@ -17,16 +17,16 @@ from agent.codecs.sparkplug_encode import (
     properties,
     quality,
 )
-from agent.core.alarm_life import Standing
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.derive import SUFFIX
 from agent.core.plant import Plant
 from agent.core.ports import Clock, Stored
-from agent.core.quality import sparkplug
 from agent.core.tag import TagSet
 from agent.core.texts import Texts
+from agent.sinks.sparkplug_alarms import Alarms
 from agent.sinks.sparkplug_device import Device, device_of
+from agent.sinks.sparkplug_losses import Losses
 from agent.sinks.sparkplug_rows import Rows, about, datatype, silent
 
 log = structlog.get_logger()
@@ -57,8 +57,7 @@ class Node:
         self.devices: dict[str, Device] = {}
         self._seq = 0
         self._aliases: dict[str, int] = {}
-        self._alarms: dict[str, tuple[Slot, int]] = {}
-        self._judged_ms: dict[str, int] = {}
+        self._alarms, self._losses = Alarms(self._node_alias), Losses(self._node_alias)
         self._facts: dict[str, tuple[Slot, Any]] = {}
 
     def topic(self, kind: str, device: str = "") -> str:
@@ -87,7 +86,8 @@ class Node:
             if type(x) in _FACT_TYPES
         }
         samples += [(slot, now_ms, value, quality(192)) for slot, value in self._facts.values()]
-        samples += self._alarm_births(now_ms)
+        samples += self._losses.births(now_ms, self.plant.balance())
+        samples += self._alarms.births(now_ms, self.plant)
         yield self._message("NBIRTH", "", samples, birth=True)
         self.devices = {}
         for name, some in self._standing().items():
@@ -153,17 +153,11 @@ class Node:
 
     def alarm(self, event: AlarmEvent) -> Iterator[Message]:
         """One change of one alarm: one metric with everything that belongs to it."""
-        if event.alarm not in self._alarms and event.alarm in self.plant.alarms():
+        if self._alarms.knows(event.alarm):
+            sample, past = self._alarms.change(event)
+            yield self._message("NDATA", "", [sample], historical=past)
+        elif event.alarm in self.plant.alarms():  # else it is of an earlier configuration
             yield from self.birth()
-            return
-        if event.alarm not in self._alarms:
-            return  # an alarm of an earlier configuration
-        slot, told_ms = self._alarms[event.alarm]
-        t_ms = event.t_ns // 1_000_000
-        self._alarms[event.alarm] = slot, max(t_ms, told_ms)
-        past = t_ms < told_ms or t_ms <= self._judged_ms.get(event.stream, -1)
-        sample = (slot, t_ms, event.active, _said(event))
-        yield self._message("NDATA", "", [sample], historical=past)
 
     def facts(self, facts: Mapping[str, Any]) -> Iterator[Message]:
         """What has changed of how the agent is."""
@@ -176,6 +170,18 @@ class Node:
         if samples:
             yield self._message("NDATA", "", samples)
 
+    def losses(self, topic: str, facts: Mapping[str, Any]) -> Iterator[Message]:
+        """A gap, or what has changed of the balance; births when that has a stream more."""
+        now_ms = self._now_ms()
+        if topic == "_gap":
+            samples: list[Sample] | None = self._losses.gap(now_ms, facts)
+        else:
+            samples = self._losses.balance(now_ms, facts["streams"])
+        if samples is None:
+            yield from self.birth()
+        elif samples:
+            yield self._message("NDATA", "", samples)
+
     def tag(self, device: str, metric: Metric) -> tuple[str, Slot] | None:
         """The tag that a command means, and its metric; None when no birth has it."""
         known = self.devices.get(device)
@@ -183,22 +189,6 @@ class Node:
             if (metric.alias == slot.alias) if metric.alias is not None else metric.name == name:
                 return (known.tags[name], slot) if known is not None else None
         return None
-
-    def _alarm_births(self, now_ms: int) -> Iterator[Sample]:
-        """Every alarm as it stands: events of the rows that were judged until now are past."""
-        tag_ms: dict[str, int] = {}
-        self._judged_ms = {}
-        for stream, (tags, latest) in self.plant.streams().items():
-            if latest is not None:
-                self._judged_ms[stream] = t_ms = int(latest.t[-1]) // 1_000_000
-                tag_ms |= dict.fromkeys(tags.column, t_ms)
-        before, self._alarms = self._alarms, {}
-        for name, one in self.plant.alarms().items():
-            slot = Slot(f"Alarms/{name}", self._alias("", f"Alarms/{name}"), BOOLEAN)
-            told_ms = before[name][1] if name in before else 0
-            told_ms = max(told_ms, one.since_ns // 1_000_000)
-            self._alarms[name] = slot, told_ms
-            yield slot, told_ms or tag_ms.get(one.tag, now_ms), one.active, _said(one)
 
     def _past(self, name: str, rows: Rows, batch: Batch) -> Iterator[Message]:
         piece: list[Sample] = []
@@ -263,6 +253,9 @@ class Node:
         """One number for each metric of the node and its devices, for as long as the agent runs."""
         return self._aliases.setdefault(f"{device}/{name}", len(self._aliases) + 1)
 
+    def _node_alias(self, name: str) -> int:
+        return self._alias("", name)
+
     def _message(
         self,
         kind: str,
@@ -278,19 +271,3 @@ class Node:
 
     def _now_ms(self) -> int:
         return self._clock.wall_ns() // 1_000_000
-
-
-def _said(one: Standing | AlarmEvent) -> bytes:
-    """What belongs to an alarm, as properties of its metric; the metric's value is `active`."""
-    value = None if one.value is None or one.value != one.value else float(one.value)
-    return properties(
-        {
-            "acked": one.acked,
-            "shelved": one.shelved,
-            "priority": one.priority,
-            "value": value,
-            "valueQuality": sparkplug(one.q),
-            "limit": float(one.limit),
-            "Quality": 192,
-        }
-    )

@@ -15,6 +15,7 @@ from simulators.broker import Broker, Collector
 from tests import sparkplug_proto as proto
 from tests.sparkplug.scene import Host, rebirth
 from tests.tools import until
+from tests.unit.test_sparkplug_losses import GAP
 from tests.unit.test_sparkplug_node import Plant
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -111,6 +112,18 @@ async def test_a_connection_that_is_lost_is_no_delivery(tmp_path):
             broker.kill()
             with pytest.raises(TransientError):
                 await made.send(Stored("pump", "0a", 1, 1, 1, Lane.LIVE, batch(2.0, t=2)))
+            with pytest.raises(TransientError):
+                await made.publish_facts("_gap", GAP)
+
+
+async def test_a_gap_is_told_when_the_broker_has_read_it(tmp_path):
+    """It leaves the journal for good then, and so not before."""
+    with Broker() as broker, Collector(broker.url, "spBv1.0/+/NDATA/+") as seen:
+        async with sink(tmp_path, broker.url, Kept()) as made:
+            await made.publish_facts("_gap", GAP)
+            await until(lambda: seen.messages)
+    (metric,) = proto.Payload.FromString(seen.messages[0].payload).metrics
+    assert proto.value(metric) == "size"
 
 
 async def test_births_that_are_too_large_say_so(tmp_path):

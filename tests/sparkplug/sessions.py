@@ -234,6 +234,7 @@ class Play:
         async with self.agent() as agent:
             await self.scene.hear("NBIRTH", since=at)
             await self.scene.hear("DBIRTH", "fan", at)
+            await self.scene.hear("NDATA", since=at, more=lambda p: "power_off" in told(p))
             at = self.mark("stop")
             await agent.terminate()
             await self.host_hears("NDEATH", at)

@@ -29,6 +29,7 @@ class Plant:
 
     def __init__(self):
         self.rows, self.known, self.told = {}, {}, {"version": "1", "durable": True}
+        self.books = {}
 
     def streams(self):
         return self.rows
@@ -38,6 +39,9 @@ class Plant:
 
     def facts(self):
         return self.told
+
+    def balance(self):
+        return self.books
 
 
 class Desk:
@@ -97,7 +101,7 @@ def test_a_birth_has_every_metric_in_its_own_type():
     assert [m.datatype for m in birth.metrics] == [10, 4, 11, 12]
     assert proto.properties(birth.metrics[0]) == {
         "engUnit": "m", "engLow": 0.0, "engHigh": 9.0, "Quality": 192}  # fmt: skip
-    assert len({m.alias for one in said for m in one[-1].metrics} - {0}) == len(birth.metrics) + 2
+    assert len({m.alias for one in said for m in one[-1].metrics} - {0}) == len(birth.metrics) + 3
 
 
 def test_data_has_what_changed_beyond_its_deadband():
