@@ -32,6 +32,7 @@ from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
 from agent.storage.db import Store, open_store
+from agent.storage.historian import HistorianThread
 
 log = structlog.get_logger()
 
@@ -86,6 +87,7 @@ class Daemon:
         )
         self.started_s, self.loaded_ns = clock.mono_s(), clock.wall_ns()
         self.since_ns = self.loaded_ns
+        self.historian = HistorianThread(self._data_dir)
         self.pipeline = Pipeline(store.journal, store.state, clock, stats, texts)
         self.overrides = Overrides(store.state, store.audit, clock)
         self.pipeline.override = self.overrides.apply

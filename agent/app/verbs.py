@@ -8,6 +8,7 @@ from agent.app.handverbs import HandVerbs
 from agent.app.recordverbs import RecordVerbs
 from agent.app.status import holds_h, status
 from agent.app.tagverbs import TagVerbs
+from agent.app.trendverbs import TrendVerbs
 from agent.config.load import ConfigProblems
 from agent.core.errors import ConfigError, PermanentError
 from agent.core.requests import Caller, Verb
@@ -35,6 +36,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()
         | RecordVerbs(daemon).table()
+        | TrendVerbs(daemon).table()
     )
 
 

@@ -31,6 +31,8 @@ _EXITS: Final = {
     "E357": PERMISSION,
     "E358": TRY_AGAIN,
     "E359": USAGE,
+    "E511": USAGE,
+    "E512": USAGE,
     "E647": DEGRADED,
     "E649": TRY_AGAIN,
     "E770": PERMISSION,

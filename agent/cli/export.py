@@ -77,13 +77,13 @@ def _rows(historian: Any, args: Namespace, progress: "_Progress") -> Iterator[Ro
     from agent.core.quality import Quality  # noqa: PLC0415
 
     texts = historian.texts()
-    kinds = {tag.name: tag.kind for tags in historian.tags().values() for tag in tags}
     for number, name in enumerate(args.tags):
+        is_text = historian.is_text(name)
         for t, v, q in historian.pieces(name, args.begin, args.end):
             if not len(t):
                 continue
             values: list[Any] = v.tolist()
-            if kinds.get(name) == "text":
+            if is_text:
                 values = [texts.get((name, code)) for code in values]
             for i in (q < Quality.UNCERTAIN).nonzero()[0].tolist():
                 values[i] = None

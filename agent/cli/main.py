@@ -14,8 +14,8 @@ from agent.cli.args import INTERNAL, complain, exit_code
 from agent.core.errors import AgentError
 
 COMMANDS: Final = (
-    "run", "check", "config", "status", "top", "reload", "outbox", "export", "backup", "restore",
-    "alarms", "read",
+    "run", "check", "config", "status", "top", "reload", "outbox", "export", "trend", "backup",
+    "restore", "alarms", "read",
     "write", "models", "tags", "explain", "tail", "maintenance", "force", "scan", "probe",
     "dry-run", "doctor", "bundle", "record", "replay", "simulate", "demo",
 )  # fmt: skip

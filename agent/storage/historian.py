@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from agent.storage.rows import key, tags_of
 
 _OPEN: Final = 8
 """Block files kept open."""
+
+MOST_POINTS: Final = 5000
+"""Of one trend: more than any screen has columns."""
 
 
 class Piece(NamedTuple):
@@ -51,6 +54,16 @@ class Trend:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     mean: NDArray[np.float64]
+
+    def facts(self) -> dict[str, list[Any]]:
+        """As plain lists of equal length, for JSON."""
+        return {
+            "t_ns": self.t.tolist(),
+            "samples": self.n.tolist(),
+            "min": self.low.tolist(),
+            "max": self.high.tolist(),
+            "mean": self.mean.tolist(),
+        }
 
 
 class Historian:
@@ -92,6 +105,12 @@ class Historian:
         """Every stream with its latest tags."""
         names: dict[int, str] = dict(self._conn.execute("SELECT id, text FROM names"))
         return {names[stream]: tags_of(names[tags]) for stream, tags, _ in self._streams()}
+
+    def is_text(self, tag: str) -> bool:
+        """Are the values of *tag* texts, of which the journal has codes."""
+        return any(
+            t.name == tag and t.kind == "text" for some in self.tags().values() for t in some
+        )
 
     def texts(self) -> dict[tuple[str, float], str]:
         """The dictionary of text tags: (tag, code) -> text."""
@@ -176,7 +195,20 @@ class Historian:
         return file
 
     def trend(self, tag: str, begin_ns: int, end_ns: int, points: int) -> Trend:
-        """*tag* by *points* equal spans: least, greatest, mean of its usable samples."""
+        """*tag* by *points* equal spans: least, greatest, mean of its usable samples.
+
+        Raises `AgentError` for what is no number, no tag, or no span of time.
+        """
+        if not 1 <= points <= MOST_POINTS or begin_ns >= end_ns:
+            raise AgentError(
+                f"a trend of {points} points from {begin_ns} to {end_ns} ns cannot be drawn",
+                fix=f"Ask for 1 to {MOST_POINTS} points, and for a beginning before the end.",
+                code="E511",
+            )
+        if self.is_text(tag):
+            raise AgentError(
+                f"{tag} is text and has no mean", fix="See `edge-agent export`.", code="E512"
+            )
         span = max(1, -(-(end_ns - begin_ns) // points))
         n, total = np.zeros(points, np.int64), np.zeros(points)
         low, high = np.full(points, np.inf), np.full(points, -np.inf)

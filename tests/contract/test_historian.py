@@ -74,6 +74,24 @@ async def test_a_trend_has_least_greatest_and_mean(tmp_path):
     assert trend.mean.tolist() == [3, 9, 5]
 
 
+async def test_a_trend_that_cannot_be_is_refused(tmp_path):
+    """A text has no mean; nothing between two times, and no points, are no trend."""
+    tags = TagSet((Tag("pump/flow"), Tag("pump/lot", kind="text")))
+    async with store(tmp_path) as s:
+        s.journal.put(Batch("pump", tags, np.array([T0]), np.ones((1, 2)),
+                            np.full((1, 2), 192, np.uint8)))  # fmt: skip
+    with Historian(tmp_path) as historian:
+        for code, words in (
+            ("E512", ("pump/lot", T0, T0 + SECOND, 5)),
+            ("E511", ("pump/flow", T0, T0, 5)),
+            ("E511", ("pump/flow", T0, T0 + SECOND, 0)),
+            ("E507", ("pump/flwo", T0, T0 + SECOND, 5)),
+        ):
+            with pytest.raises(AgentError) as found:
+                historian.trend(*words)
+            assert found.value.code == code
+
+
 async def test_other_columns_are_not_needed(tmp_path):
     """A tag is read though the column beside it is damaged; without its file it is passed over."""
     await journal(tmp_path)

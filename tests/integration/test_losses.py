@@ -1,5 +1,6 @@
 """The whole agent killed and started again: the gap, the books, the export and the backup."""
 
+import json
 import subprocess
 import sys
 
@@ -24,9 +25,15 @@ def command(config, *words):
     return done.stdout
 
 
+def trend(config):
+    """The last minute of the counter, from the agent or, while it rests, from the disk."""
+    told = command(config, "trend", "d/n", "--for", "1min", "--points", "1", "--json")
+    return json.loads(told)
+
+
 async def test_a_kill_is_told_and_the_books_are_even(tmp_path):
     """After a SIGKILL the broker hears where rows may be missing, and the balance of all rows;
-    meanwhile the journal can be read, exported and backed up.
+    meanwhile the journal can be read, drawn, exported and backed up.
     """
     image = Counting()
     with Broker() as broker, Collector(broker.url, "edge/#") as collector:
@@ -39,7 +46,10 @@ async def test_a_kill_is_told_and_the_books_are_even(tmp_path):
                 await until(lambda: said(collector, "_ledger"))
                 await agent.ask("outbox")
                 await until(lambda: command(config, "export", "--tags", "d/n").count("\n") > 10)
+                before = trend(config)
+                assert sum(before["samples"]) >= 10
                 await agent.kill()
+            assert trend(config)["min"][0] == before["min"][0]
             async with AgentProcess(config) as agent:
                 await until(lambda: [g for g in said(collector, "_gap") if g["stream"] == "d"])
                 await image.read(30)
