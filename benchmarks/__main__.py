@@ -10,6 +10,7 @@ from benchmarks import (
     book,
     devices,
     drain,
+    drift,
     failover,
     flash,
     flow,
@@ -51,6 +52,12 @@ BENCHES = (
     Bench(("cycles",), "6,000 cycles of 10 devices without growth", 75, soak.short),
     Bench(("cycles_86400",), "86,400 cycles of 10 devices", 900, soak.whole, asked=True),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
+    Bench(
+        ("drift_false", "drift_found", "drift_week"),
+        "drift of real measurements, and of seven days of the simulated plant",
+        60,
+        drift.drift,
+    ),
     Bench(
         ("alarms_quiet", "alarms_flood"),
         "1,000 alarms over 1,000 tags at 10 Hz",

@@ -33,9 +33,6 @@ from agent.runtime.trial import Fit, check_fit
 GOLDEN_WINDOWS: Final = 5
 """Windows in each golden recording."""
 
-BLOCK_ROWS: Final = 300
-"""Rows of a drift window: on real data fewer false alarms than 600, and more drift found."""
-
 HEALTHY: Final = 0.999
 MARGIN: Final = 0.1
 """A fitted limit: what 99.9 % of healthy scores keep, and a tenth of its way from their median."""
@@ -79,7 +76,7 @@ async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: dateti
         outputs = await _scored(host, digest, x if prepare is None else prepare(x))
         file = _manifest(spec, model, digest, loaded, created)
         scores = _deciding(spec, outputs)
-        file = file.model_copy(update={"reference": _reference(healthy, spec, scores)})
+        file = file.model_copy(update={"reference": _reference(x[:, -1], spec, scores)})
         picked = [_golden(part) for part in _parts(healthy, shape, len(x), scores)]
         proven = await _proven(file, picked, lambda given: host.predict(digest, given, _CALL_S))
     return Packed(proven, len(x), _share(spec, scores), _limit(spec, scores))
@@ -203,19 +200,21 @@ def _manifest(
 
 
 def _reference(
-    healthy: Recording, spec: PackSpec, scores: NDArray[np.float64] | None
+    rows: NDArray[np.float32], spec: PackSpec, scores: NDArray[np.float64] | None
 ) -> parts.ReferenceSection:
-    columns = dict(zip(healthy.names, healthy.v.T, strict=True))
+    """Of the newest row of every window (n, k), because that is what a gateway goes by."""
+    columns = dict(zip((c.name for c in spec.channels), rows.T.astype(np.float64), strict=True))
     if scores is not None and spec.decision is not None:
         columns[f"output/{spec.decision.output}"] = scores
     found = {}
     for name, values in columns.items():
         if not np.isfinite(values).any():
             continue
-        facts: dict[str, Any] = asdict(reference(values, BLOCK_ROWS))
+        facts: dict[str, Any] = asdict(reference(values))
         facts["p"] = [round(float(p), 6) for p in facts["p"]]
-        found[name] = parts.ReferenceColumn(**facts)
-    return parts.ReferenceSection(rows=len(healthy), block_rows=BLOCK_ROWS, columns=found)
+        facts["limits"] = {str(n): limits for n, limits in facts["limits"].items()}
+        found[name] = parts.ReferenceColumn.model_validate(facts)
+    return parts.ReferenceSection(rows=len(rows), columns=found)
 
 
 def _parts(

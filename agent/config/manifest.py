@@ -20,6 +20,7 @@ from agent.config.manifest_parts import (
     ModelFile,
     Normalisation,
     Output,
+    ReferenceColumn,
     ReferenceSection,
     RequiresSection,
     TargetSection,
@@ -32,6 +33,7 @@ from agent.core import manifest as core
 from agent.core.errors import PermanentError
 from agent.core.features import Preparation
 from agent.core.recording import Recording
+from agent.core.reference import Limits, Reference
 
 MAX_GOLDEN: Final = 64
 """Golden recordings of one manifest."""
@@ -169,6 +171,10 @@ def build(file: ManifestFile) -> core.Manifest:
         tuple(file.target.gateways),
         file.target.percent,
         file.provenance,
+        {}
+        if file.reference is None
+        else {n: _reference(c) for n, c in file.reference.columns.items()},
+        frozenset(c.name for c in file.channels if c.drift == "ignore"),
     )
 
 
@@ -202,6 +208,11 @@ def _golden(g: GoldenSection, names: tuple[str, ...]) -> core.Golden:
     v = np.array([[np.nan if c is None else c for c in row] for row in g.rows], np.float64)
     outputs = {name: np.array(values, np.float64) for name, values in g.outputs.items()}
     return core.Golden(Recording(names, t, v), outputs, np.array(g.flags, np.bool_), g.atol, g.rtol)
+
+
+def _reference(c: ReferenceColumn) -> Reference:
+    limits = {int(n): Limits(m.w1, m.shift, m.std_lo, m.std_hi) for n, m in c.limits.items()}
+    return Reference(c.mean, c.std, c.lo, c.hi, np.array(c.p, np.float64), limits)
 
 
 def _ns(time: datetime) -> int:

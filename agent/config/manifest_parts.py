@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from agent.config.alarms import Votes, check_votes
 from agent.config.base import Name, Number, Section
 from agent.core.features import FEATURES
+from agent.core.reference import CELLS, LENGTHS
 
 _VERSION: Final = r"^\d+(\.\d+){0,3}$"
 
@@ -53,6 +54,8 @@ class Channel(Section):
     """How often it is usually measured."""
     missing: Literal["refuse"] = "refuse"
     """What becomes of a window in which it is missing: it is not scored."""
+    drift: Literal["watch", "ignore"] = "watch"
+    """`ignore`: it wanders while all is well (it warms up), and makes no model stale."""
 
 
 class FeatureSection(Section):
@@ -107,27 +110,45 @@ class DecisionSection(Section):
         return self
 
 
-class ReferenceColumn(Section):
-    """Healthy values of one column: a histogram of 32 bins with open ends, and drift limits."""
+class LimitsSection(Section):
+    """What healthy windows of one length keep."""
 
-    mean: Finite
-    std: Finite
-    lo: Finite
-    hi: Finite
-    p: list[Finite] = Field(min_length=34, max_length=34)
     w1: Finite
+    """Distance of the distributions, in standard deviations."""
     shift: Finite
+    """Distance of the means, in standard deviations."""
     std_lo: Finite
     std_hi: Finite
 
 
+class ReferenceColumn(Section):
+    """Healthy values of one column: a histogram of 32 bins with open ends, and drift limits."""
+
+    mean: Finite
+    std: Annotated[Finite, Field(gt=0)]
+    lo: Finite
+    hi: Finite
+    p: list[Finite] = Field(min_length=CELLS, max_length=CELLS)
+    limits: dict[str, LimitsSection] = Field(default_factory=dict)
+    """Rows of a drift window -> limits; none where the healthy rows were too few."""
+
+
 class ReferenceSection(Section):
-    """The drift reference: calibrated on blocks of the healthy rows."""
+    """The drift reference: calibrated on windows of the healthy rows."""
 
     rows: int = Field(ge=1)
-    block_rows: int = Field(ge=1)
     columns: dict[str, ReferenceColumn]
     """Of each channel, and of the output that decides (`output/NAME`)."""
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "ReferenceSection":
+        lengths = [c.limits.keys() for c in self.columns.values()]
+        known = {str(n) for n in LENGTHS}
+        if any(one != lengths[0] or not one <= known for one in lengths):
+            raise PydanticCustomError(
+                "reference", "`limits` are not of the same known lengths in every column", {}
+            )
+        return self
 
 
 class GoldenSection(Section):

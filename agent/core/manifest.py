@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from agent.core.features import Preparation
 from agent.core.recording import Recording
+from agent.core.reference import Reference
 from agent.core.window import Window
 
 
@@ -67,6 +68,9 @@ class Manifest:
         sha256, size: Of the model file.
         channels, units: Of the columns of a window, in order.
         gateways, percent: Whom it is meant for: patterns of gateway names, share of them.
+        reference: Healthy values of each channel, and of the output that decides
+            (``output/NAME``); empty when the package has none.
+        not_watched: Channels whose drift says nothing.
     """
 
     name: str
@@ -86,3 +90,5 @@ class Manifest:
     gateways: tuple[str, ...] = ("*",)
     percent: float = 100.0
     provenance: Mapping[str, str] = field(default_factory=dict)
+    reference: Mapping[str, Reference] = field(default_factory=dict)
+    not_watched: frozenset[str] = frozenset()

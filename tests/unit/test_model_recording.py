@@ -8,7 +8,6 @@ from agent.core.errors import PermanentError
 from agent.core.features import FEATURES, Preparation
 from agent.core.history import History
 from agent.core.recording import Recording, cuts, flags
-from agent.core.reference import distance, histogram, reference
 from agent.core.window import CountWindow, GridWindow, last_rows
 
 S = 1_000_000_000
@@ -89,21 +88,6 @@ def test_a_preparation_scales_then_computes():
     assert made(x).tolist() == [[[2.0, 0.5, 1.0]]]
     assert made.columns(2, 2) == (1, 3)
     assert Preparation((1.0, 10.0), (2.0, 10.0))(x).tolist() == [[[0.0, 0.0], [1.0, 2.0]]]
-
-
-def test_a_reference_calms_down_on_what_it_was_made_of():
-    """No block of the healthy rows passes its own limits; a shift of two deviations does."""
-    rng = np.random.default_rng(2)
-    healthy = rng.normal(10, 2, 6000) + np.sin(np.arange(6000) / 300)
-    made = reference(healthy, 300)
-    step = (made.hi - made.lo) / 32 / made.std
-
-    def w1(values):
-        return distance(histogram(values, made.lo, made.hi), made.p, step)
-
-    assert all(w1(healthy[i : i + 300]) <= made.w1 for i in range(0, 6000, 300))
-    assert w1(healthy[:300] + 4.5) > made.w1
-    assert abs(made.p.sum() - 1) < 1e-9
 
 
 def test_a_csv_is_read_with_either_separator_and_any_time(tmp_path):
