@@ -8,8 +8,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from agent.codecs.onnx_write import detector
+from agent.core.detector import train
+
 _OPSET: Final = 17
-_MARGIN: Final = 1.5
 
 
 def _float(name: str, value: Any) -> onnx.TensorProto:
@@ -58,51 +60,9 @@ def tiny() -> bytes:
     )
 
 
-def t2q_model(train: NDArray[np.float64], rows: int = 5) -> bytes:
-    """Hotelling's T2 and Q of a PCA: ``score`` above 1 is unlike anything in *train*.
-
-    Args:
-        train: (n, k) healthy rows, engineering units.
-        rows: Rows of a window; T2 and Q are the medians over them.
-
-    Returns:
-        A model window (b, rows, k) -> score, t2, q, each (b,). The limits are the greatest
-        medians seen in *train*, with a margin.
-    """
-    mean, deviation = train.mean(0), train.std(0)
-    deviation = np.where(deviation > 1e-9, deviation, 1.0)
-    z = (train - mean) / deviation
-    values, vectors = np.linalg.eigh(np.cov(z.T))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    explained = np.cumsum(values / values.sum())
-    m = min(int(np.searchsorted(explained, 0.85)) + 1, len(values) - 1)
-    principal = vectors[:, :m] / np.sqrt(values[:m])
-    residual = vectors[:, m:]
-    k = rows // 2 + 1
-    nodes = [
-        helper.make_node("Sub", ["window", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "deviation"], ["z"]),
-    ]
-    initializers = [_float("mean", mean), _float("deviation", deviation), _int("k", [k])]
-    initializers.append(_int("kth", k - 1))
-    for name, matrix in (("t2", principal), ("q", residual)):
-        nodes += [
-            helper.make_node("MatMul", ["z", f"{name}_m"], [f"{name}_p"]),
-            helper.make_node("ReduceSumSquare", [f"{name}_p"], [f"{name}_r"], axes=[2], keepdims=0),
-            helper.make_node("TopK", [f"{name}_r", "k"], [f"{name}_v", f"{name}_i"], axis=1),
-            helper.make_node("Gather", [f"{name}_v", "kth"], [name], axis=1),
-            helper.make_node("Div", [name, f"{name}_limit"], [f"{name}_n"]),
-        ]
-        limit = _greatest_median(((z @ matrix) ** 2).sum(1), rows) * _MARGIN
-        initializers += [_float(f"{name}_m", matrix), _float(f"{name}_limit", limit)]
-    nodes.append(helper.make_node("Max", ["t2_n", "q_n"], ["score"]))
-    outputs = [_info(o, ["b"]) for o in ("score", "t2", "q")]
-    return _model(nodes, outputs, initializers, rows, train.shape[1])
-
-
-def _greatest_median(values: NDArray[np.float64], rows: int) -> float:
-    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
-    return float(np.median(windows, axis=1).max())
+def t2q_model(rows: NDArray[np.float64], window: int = 5) -> bytes:
+    """The detector that a gateway would learn from healthy *rows* (n, k)."""
+    return detector(train(rows, window), window)
 
 
 # What a registry may serve by mistake or malice (knowledge: hostile and broken files)

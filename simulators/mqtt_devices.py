@@ -10,7 +10,7 @@ from typing import Final, Literal, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.codecs.sparkplug import varint
+from agent.codecs.protobuf import blob, varint
 from simulators.plant import SENSORS, Plant
 
 GROUP: Final = "plant"
@@ -19,16 +19,11 @@ _DOUBLE: Final = 10
 _UINT64: Final = 8
 
 
-def field(number: int, data: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
 def metric(value: float, *, name: str = "", alias: int, ms: int) -> bytes:
     """A double; *name* (and so the type) only in births."""
-    head = field(1, name.encode()) if name else b""
+    head = blob(1, name.encode()) if name else b""
     kind = b"\x20" + varint(_DOUBLE) if name else b""
-    return field(
+    return blob(
         2,
         head + b"\x10" + varint(alias) + b"\x18" + varint(ms) + kind
         + b"\x69" + struct.pack("<d", value),
@@ -37,7 +32,7 @@ def metric(value: float, *, name: str = "", alias: int, ms: int) -> bytes:
 
 def session(number: int) -> bytes:
     """The metric ``bdSeq``: which connection of the node a birth or a death belongs to."""
-    return field(2, field(1, b"bdSeq") + b"\x20" + varint(_UINT64) + b"\x58" + varint(number))
+    return blob(2, blob(1, b"bdSeq") + b"\x20" + varint(_UINT64) + b"\x58" + varint(number))
 
 
 def message(ms: int, seq: int | None, *metrics: bytes) -> bytes:

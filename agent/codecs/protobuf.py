@@ -1,4 +1,4 @@
-"""Protocol Buffers on the wire: the fields of a message, read as if an enemy had written it."""
+"""Protocol Buffers on the wire: fields written, and read as if an enemy had written them."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -66,3 +66,23 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + i + 1
     raise WireError("a number has more than ten bytes")
+
+
+def varint(n: int) -> bytes:
+    """A number of 0 to 2^64 - 1 as protobuf writes it."""
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def blob(number: int, data: bytes) -> bytes:
+    """The field *number* with bytes, a text or a message in it."""
+    return varint(number << 3 | BYTES) + varint(len(data)) + data
+
+
+def integer(number: int, value: int) -> bytes:
+    """The field *number* with a whole number."""
+    return varint(number << 3) + varint(value & 0xFFFFFFFFFFFFFFFF)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from agent.codecs.protobuf import varint
+
 METRICS: Final = 20_000
 """Metrics in one payload."""
 
@@ -220,16 +222,6 @@ def _string(raw: int | bytes) -> str:
         return _blob(raw).decode()
     except UnicodeDecodeError as e:
         raise BadPayload("a text that is no UTF-8") from e
-
-
-def varint(n: int) -> bytes:
-    """A number of 0 to 2^64 - 1 as protobuf writes it."""
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
 
 
 def rebirth(now_ms: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from agent.codecs.sparkplug import varint
+from agent.codecs.protobuf import blob, varint
 
 INT32, INT64, DOUBLE, BOOLEAN, STRING = 3, 4, 10, 11, 12
 """Datatypes (6.4.16): of the metrics that we send, and of their properties."""
@@ -18,11 +18,7 @@ _double: Final = struct.Struct("<d").pack
 
 
 def _text(number: int, text: str) -> bytes:
-    return _blob(number, text.encode(errors="replace"))
-
-
-def _blob(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
+    return blob(number, text.encode(errors="replace"))
 
 
 _WRITE: Final[Mapping[int, Callable[[Any], bytes]]] = {
@@ -83,7 +79,7 @@ Sample = tuple[Slot, int, Any, bytes]
 def properties(facts: Mapping[str, bool | int | float | str | None]) -> bytes:
     """A property set, as field 9 of a metric: as many values as keys. None is null, a number."""
     keys = b"".join(_text(1, key) for key in facts)
-    return _blob(9, keys + b"".join(_blob(2, _property(v)) for v in facts.values()))
+    return blob(9, keys + b"".join(blob(2, _property(v)) for v in facts.values()))
 
 
 def _property(value: bool | float | str | None) -> bytes:

@@ -6,7 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from agent.codecs.sparkplug import BadPayload, decode, rebirth, varint
+from agent.codecs.protobuf import varint
+from agent.codecs.sparkplug import BadPayload, decode, rebirth
 from tests.mqtt_feeding import feed, take
 from tests.unit.test_mqtt_feed import aged, mutated
 
