@@ -24,12 +24,13 @@ WRONG: Final = 0x3333
 
 
 class RtuDevice:
-    """Answers function 1 to 4 and 8 for the units of *images*.
+    """Answers function 1 to 4, 6 and 8 for the units of *images*.
 
     Attributes:
         mode, once: As of `FaultyServer`: the usual fault, and those of the next requests.
         echoes: Function 8 is answered; a sloppy device is silent.
-        requests: Function code of every request so far.
+        slow_s: How long it thinks before each answer.
+        requests: Function code of every request so far. asked: The same with the first address.
     """
 
     def __init__(self, images: dict[int, RegisterImage], *, tcp: bool = False) -> None:
@@ -37,7 +38,9 @@ class RtuDevice:
         self.mode: RtuFault = "ok"
         self.once: deque[RtuFault] = deque()
         self.delay_s, self.echoes, self.local_echo = 0.3, True, False
+        self.slow_s = 0.0
         self.requests: list[int] = []
+        self.asked: list[tuple[int, int]] = []
         self.connections = 0
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,13 +111,20 @@ class RtuDevice:
             await self._serve_one(request, reply)
 
     async def _serve_one(self, request: bytes, reply: Callable[[bytes], None]) -> None:
-        unit, function = request[0], request[1]
+        unit, function, first, value = struct.unpack(">BBHH", request[:6])
         self.requests.append(function)
+        self.asked.append((function, first))
+        if self.slow_s:
+            await asyncio.sleep(self.slow_s)
         if unit not in self._images:
             return
         if function == 8:
             if self.echoes:
                 reply(request)
+            return
+        if function == 6:
+            self._images[unit].holding[first] = value
+            reply(request)
             return
         mode = self.once.popleft() if self.once else self.mode
         for piece, pause_s in self._pieces(mode, request):

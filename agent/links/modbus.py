@@ -13,11 +13,11 @@ import structlog
 from agent.core.ports import Clock
 from agent.core.quality import Quality
 from agent.links.modbus_dial import Dial, NotConnected
-from agent.links.modbus_line import Line
+from agent.links.modbus_line import Line, never
 from agent.links.modbus_scan import Job, Scan
 from agent.links.pace import Pace
 from agent.links.recorder import Recorder
-from agent.links.turns import Priority, Turns
+from agent.links.turns import Priority, Turn, Turns
 
 log = structlog.get_logger()
 
@@ -110,15 +110,16 @@ class Endpoint:
         ``scan.quality``. When it ended, on the wall clock in ns: the time of the row.
 
         Units take turns, first come first served; each holds the line until its scan is
-        complete or *timeout_s* passes without an answer. A unit that did not answer is asked
-        less often, so that it costs its neighbours little.
+        complete or *timeout_s* passes without an answer, but for writes and demand reads: they
+        come between two of its requests. A unit that did not answer is asked less often, so that
+        it costs its neighbours little.
         """
-        async with self._turns.taken(Priority.SCAN):
+        async with self._turns.taken(Priority.SCAN) as turn:
             silence = self._silent.get(scan.unit)
             if self.connected and silence and silence.ask_at_s > self._clock.mono_s():
                 scan.fail(Quality.BAD_COMM)
                 return self._ended(scan, stream, None)
-            return await self._run(scan, timeout_s, window, stream)
+            return await self._run(scan, timeout_s, window, stream, turn)
 
     @asynccontextmanager
     async def held(self, priority: Priority) -> AsyncIterator[Ask]:
@@ -138,30 +139,57 @@ class Endpoint:
                     await self._up.wait()
         return self.connected
 
-    async def _run(self, job: Job, timeout_s: float, window: int = 1, stream: str = "") -> int:
-        """Run *job*, whose turn it is; never raises. When it ended."""
+    async def _run(
+        self,
+        job: Job,
+        timeout_s: float,
+        window: int = 1,
+        stream: str = "",
+        turn: Turn | None = None,
+    ) -> int:
+        """Run *job*, whose turn it is; never raises. When it ended. Given its *turn*, it steps
+        back for what is more urgent.
+        """
         line = self._line
         if line is None or not line.alive:
             job.fail(Quality.BAD_NOT_CONNECTED)
             return self._ended(job, stream, None)
-        line.tap = self._recorder.tap(line.tap)
-        if line.tap is not None:
-            line.tap.expect(job)
-        await self._run_on(line, job, timeout_s, window)
-        return self._ended(job, stream, line)
-
-    def _ended(self, job: Job, stream: str, line: Line | None) -> int:
-        ended_ns = self._clock.wall_ns()
-        if self._recorder.on:
-            place = str(self._dial), None if line is None else line.tap, self.error
-            self._recorder.job(job, stream, place, ended_ns)
-        return ended_ns
-
-    async def _run_on(self, line: Line, job: Job, timeout_s: float, window: int) -> None:
         silence = self._silent.setdefault(job.unit, _Silence())
         if silence.one_by_one or silence.doubted:
             window = 1
-        await line.run(job, timeout_s, window)
+        self._tapped(line, job)
+        await line.run(job, timeout_s, window, never if turn is None else self._pressed)
+        while line.paused and turn is not None:
+            self._ended(job, stream, line, paused=True)
+            await turn.step_back()
+            self._tapped(line, job)
+            if not line.alive:  # lost by another: that says nothing about this unit
+                job.quality[job.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
+                return self._ended(job, stream, line)
+            await line.run(job, timeout_s, window, self._pressed, resumed=True)
+        self._weigh(silence, line, job, timeout_s, window)
+        return self._ended(job, stream, line)
+
+    def _pressed(self) -> bool:
+        return self._turns.pressed
+
+    def _tapped(self, line: Line, job: Job) -> None:
+        """What passes from now on is written down as that of *job*."""
+        line.tap = self._recorder.tap(line.tap)
+        if line.tap is not None:
+            line.tap.expect(job)
+
+    def _ended(self, job: Job, stream: str, line: Line | None, *, paused: bool = False) -> int:
+        ended_ns = self._clock.wall_ns()
+        if self._recorder.on:
+            place = str(self._dial), None if line is None else line.tap, self.error
+            self._recorder.job(job, stream, place, ended_ns, paused=paused)
+        return ended_ns
+
+    def _weigh(
+        self, silence: _Silence, line: Line, job: Job, timeout_s: float, window: int
+    ) -> None:
+        """What a job that is over says about its unit, and about the connection."""
         if self._overtaxed(silence, line, job, window):
             silence.one_by_one = True
             log.warning("modbus.one_by_one", line=str(self._dial), unit=job.unit)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from pymodbus.client.base import ModbusBaseClient
@@ -27,6 +28,15 @@ for _name in ("pymodbus", "pymodbus.logging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+Hold = Callable[[], bool]
+"""Should a job send nothing more for now, because something more urgent waits?"""
+
+
+def never() -> bool:
+    """Nothing is more urgent."""
+    return False
+
+
 _STALE: Final = Fit.STALE
 _SETTLED: Final = Fit.SETTLED
 
@@ -40,6 +50,7 @@ class Line(TransactionManager):
         sound: A request was settled over this connection, or only a device behind it was silent.
         ended: It was closed by us, not by the far end.
         tap: Who writes down what passes; None: nobody.
+        paused: The job ended between two of its requests, to be resumed.
     """
 
     def __init__(self, client: ModbusBaseClient) -> None:
@@ -49,6 +60,7 @@ class Line(TransactionManager):
         self.gone: asyncio.Future[None] = self.loop.create_future()
         self.flaw, self.sound, self.ended = "", False, False
         self.tap: Tap | None = None
+        self.paused, self._hold = False, never
         self._job: Job | None = None
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
@@ -93,21 +105,30 @@ class Line(TransactionManager):
             if not future.done():
                 future.set_result(None)
 
-    async def run(self, job: Job, timeout_s: float, window: int) -> None:
-        """One job; the verdict of each request is in ``job.quality``."""
-        self._begin(job, timeout_s)
+    async def run(
+        self, job: Job, timeout_s: float, window: int, hold: Hold = never, *, resumed: bool = False
+    ) -> None:
+        """One job; the verdict of each request is in ``job.quality``.
+
+        While *hold* says so no further request is sent; when none is under way any more the job
+        is `paused`, and goes on when it is *resumed*.
+        """
+        self._hold = hold
+        self._begin(job, timeout_s, resumed=resumed)
         self._send(job, window)
         try:
             await self._done
         finally:
             self._job = None
 
-    def _begin(self, job: Job, timeout_s: float) -> None:
+    def _begin(self, job: Job, timeout_s: float, *, resumed: bool) -> None:
         """From now on answers are those to *job*."""
-        job.begin(self._tid)
         if self.tap is not None:
             self.tap.began(job, self._tid)
-        self._tid = (self._tid + len(job)) & 0xFFFF
+        if not resumed:
+            job.begin(self._tid)
+            self._tid = (self._tid + len(job)) & 0xFFFF
+        self.paused = False
         self._job, self._done = job, self.loop.create_future()
         self._timeout_s, self._progress_s = timeout_s, self.loop.time()
         self._look_at(self._progress_s + timeout_s)
@@ -174,13 +195,17 @@ class Line(TransactionManager):
 
     def _progressed(self, job: Job, settled: int) -> None:
         self.sound, self._progress_s = True, self.loop.time()
-        if not job.complete:
-            if not self._send(job, settled) and self._sock is not None:
-                # A device with Nagle's algorithm keeps the next answer back until this one is
-                # acknowledged, which Linux puts off for 40 ms unless it has something to send.
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        elif not self._done.done():
-            self._done.set_result(None)
+        if job.complete:
+            if not self._done.done():
+                self._done.set_result(None)
+        elif self._hold():
+            self.paused = not job.under_way
+            if self.paused and not self._done.done():
+                self._done.set_result(None)
+        elif not self._send(job, settled) and self._sock is not None:
+            # A device with Nagle's algorithm keeps the next answer back until this one is
+            # acknowledged, which Linux puts off for 40 ms unless it has something to send.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _distrust(self, flaw: str = "gave an answer that does not fit its request") -> None:
         self.flaw = flaw

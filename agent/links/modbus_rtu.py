@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pymodbus.client.base import ModbusBaseClient
 
 from agent.core.quality import Quality
-from agent.links.modbus_line import Line
+from agent.links.modbus_line import Hold, Line, never
 from agent.links.modbus_scan import BITS, Fit, Job
 from agent.links.recorder import HEARD, SENT
 
@@ -88,16 +88,20 @@ class RtuLine(Line):
         self._free_s = self._heard_s = 0.0
         self._open: Request | None = None
 
-    async def run(self, job: Job, timeout_s: float, window: int) -> None:
+    async def run(
+        self, job: Job, timeout_s: float, window: int, hold: Hold = never, *, resumed: bool = False
+    ) -> None:
         """One job; *window* is 1 on a line, whatever was asked."""
         del window
         deadline_s = timeout_s + 264 * self._timing.char_s
         suspect = self._late.setdefault(job.unit, Suspect())
         if suspect.doubted and not await self._in_step(job, suspect, deadline_s):
+            if not resumed:  # what it has was read before the doubt
+                job.fail(Quality.BAD_COMM)
             return
-        await super().run(job, deadline_s, 1)
+        await super().run(job, deadline_s, 1, hold, resumed=resumed)
         self._open = None
-        if not job.complete and self.alive:
+        if not job.complete and self.alive and not self.paused:
             suspect.doubted, suspect.quiet_since_s = True, self.loop.time()
             self._timed_out()
 
@@ -112,7 +116,6 @@ class RtuLine(Line):
         suspect.quiet_since_s = max(suspect.quiet_since_s, self._heard_s)
         if not suspect.echoes and self.loop.time() - suspect.quiet_since_s > QUIET_S:
             suspect.doubted = False
-        job.fail(Quality.BAD_COMM)
         if self.alive:
             self._timed_out()
         return False
@@ -232,6 +235,11 @@ class Echo:
 
     def __len__(self) -> int:
         return 1
+
+    @property
+    def under_way(self) -> bool:
+        """It was sent and is not answered."""
+        return self._sent and not self.complete
 
     def fail(self, quality: Quality) -> None:
         """Part of a job; nobody reads it."""

@@ -85,6 +85,11 @@ class Job(Protocol):
         """Every request is settled."""
         ...
 
+    @property
+    def under_way(self) -> bool:
+        """A request was sent and is not settled."""
+        ...
+
     def __len__(self) -> int: ...
 
     def fail(self, quality: Quality) -> None:
@@ -136,6 +141,11 @@ class Scan:
     def complete(self) -> bool:
         """Every request is settled."""
         return self._settled == len(self.reads)
+
+    @property
+    def under_way(self) -> bool:
+        """A request was sent and is not settled."""
+        return bool(self._open)
 
     @property
     def answered(self) -> bool:

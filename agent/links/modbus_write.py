@@ -47,6 +47,11 @@ class Write:
         return self._settled
 
     @property
+    def under_way(self) -> bool:
+        """It was sent and is not settled."""
+        return self.sent and not self._settled
+
+    @property
     def done(self) -> bool:
         """The device says that it did it."""
         return bool(self.quality[0] == Quality.GOOD)

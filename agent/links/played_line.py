@@ -9,7 +9,7 @@ from agent.core.errors import PermanentError
 from agent.links.modbus_line import Line
 from agent.links.modbus_rtu import Request, RtuLine, Timing
 from agent.links.modbus_scan import Job
-from agent.links.recorder import HEARD
+from agent.links.recorder import HEARD, SENT
 from agent.links.recording import Record
 
 READ_SIZE: Final = 12
@@ -17,19 +17,20 @@ READ_SIZE: Final = 12
 
 
 class PlayedLine(Line):
-    """A connection with MBAP framing, from the file."""
+    """A connection with MBAP framing, from the file; *more* is for RTU."""
 
     def __init__(self) -> None:
         super().__init__(_nowhere())
+        self.more = True
 
-    def play(self, job: Job, record: Record) -> None:
+    def play(self, job: Job, record: Record, *, resumed: bool) -> None:
         """What passed when *job* was run; its verdicts are those of then."""
-        play(self, job, record)
+        play(self, job, record, resumed=resumed)
 
-    def begin(self, job: Job, tid: int) -> None:
+    def begin(self, job: Job, tid: int, *, resumed: bool) -> None:
         """*job* is under way."""
         self._tid = tid
-        self._begin(job, 0.0)
+        self._begin(job, 0.0, resumed=resumed)
 
     def sends(self, job: Job, size: int) -> bytes:
         """What *job* sends next, *size* bytes of it."""
@@ -49,19 +50,24 @@ class PlayedLine(Line):
 
 
 class PlayedRtuLine(RtuLine):
-    """A connection with RTU framing, from the file."""
+    """A connection with RTU framing, from the file.
+
+    Attributes:
+        more: The job goes on to its next request: it does not step back now.
+    """
 
     def __init__(self, timing: Timing) -> None:
         super().__init__(_nowhere(), timing, {}, stream=False)
+        self.more = True
 
-    def play(self, job: Job, record: Record) -> None:
+    def play(self, job: Job, record: Record, *, resumed: bool) -> None:
         """What passed when *job* was run; its verdicts are those of then."""
-        play(self, job, record)
+        play(self, job, record, resumed=resumed)
 
-    def begin(self, job: Job, tid: int) -> None:
-        """*job* is under way, its first request waits for silence."""
+    def begin(self, job: Job, tid: int, *, resumed: bool) -> None:
+        """*job* is under way, its next request waits for silence."""
         self._tid = tid
-        self._begin(job, 0.0)
+        self._begin(job, 0.0, resumed=resumed)
         self._send(job, 1)
 
     def sends(self, job: Job, size: int) -> bytes:
@@ -82,17 +88,22 @@ class PlayedRtuLine(RtuLine):
     def _look_at(self, at_s: float) -> None:
         """The file says when a request timed out."""
 
+    def _send(self, job: Job, count: int) -> bool:
+        return self.more and super()._send(job, count)
+
     def _when_free(self, request: Request) -> None:
         """The file says when the line was free."""
 
 
-def play(line: PlayedLine | PlayedRtuLine, job: Job, record: Record) -> None:
+def play(line: PlayedLine | PlayedRtuLine, job: Job, record: Record, *, resumed: bool) -> None:
     """Feed *line* what passed. Raises E363 when *job* asks something else than was recorded."""
     io: list[list[Any]] = record["io"]
     begun = int(record["begun"])
+    last = max((i for i, piece in enumerate(io) if piece[0] == SENT), default=-1)
     for i in range(len(io) + 1):
+        line.more = "paused" not in record or i <= last
         if i == begun:
-            line.begin(job, int(record["tid"]))
+            line.begin(job, int(record["tid"]), resumed=resumed)
         if i == len(io):
             break
         data = bytes.fromhex(io[i][3])

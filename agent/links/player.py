@@ -176,14 +176,17 @@ class PlayedEndpoint(Endpoint):
         turn = self._player.turn(stream)
         record = await turn.next()
         try:
-            self._answer(scan, record)
+            self._answer(scan, record, resumed=False)
+            while "paused" in record:
+                record = await turn.next()
+                self._answer(scan, record, resumed=True)
         except AgentError as e:
             turn.misfit = e
             turn.waiting.set()
             await asyncio.get_running_loop().create_future()  # whoever plays ends it all
         return int(record["wall"])
 
-    def _answer(self, scan: Scan, record: Record) -> None:
+    def _answer(self, scan: Scan, record: Record, *, resumed: bool) -> None:
         if record["r"] != "job":
             raise PermanentError(
                 f"{record['s']} asks more often than was recorded",
@@ -193,12 +196,10 @@ class PlayedEndpoint(Endpoint):
             )
         lost, self.error = Quality(record["lost"]), record["error"]
         self._there = "conn" in record
-        if record.get("begun", -1) < 0 and not record.get("io"):
+        if record.get("begun", -1) < 0 and not resumed:
             scan.fail(lost)
-            return
-        if record["begun"] < 0:
-            scan.fail(lost)
-        self._line_of(record["conn"]).play(scan, record)
+        if record.get("io"):
+            self._line_of(record["conn"]).play(scan, record, resumed=resumed)
         scan.quality[scan.quality == Quality.BAD_COMM] = lost
 
     def _line_of(self, number: int) -> PlayedLine | PlayedRtuLine:

@@ -116,8 +116,16 @@ class Recorder:
             self._told.add(stream)
             self._put(facts | {"memory": memory()} if new else facts)
 
-    def job(self, job: Job, stream: str, place: tuple[str, Tap | None, str], ended_ns: int) -> None:
-        """A job ended. *place*: the line, its tap, and what is wrong with it.
+    def job(
+        self,
+        job: Job,
+        stream: str,
+        place: tuple[str, Tap | None, str],
+        ended_ns: int,
+        *,
+        paused: bool = False,
+    ) -> None:
+        """A job ended, or steps back (*paused*). *place*: the line, its tap, and what is wrong.
 
         A scan that was under way when the recording began is none of it.
         """
@@ -137,6 +145,8 @@ class Recorder:
         if tap is not None:
             record |= {"conn": tap.number, "begun": tap.begun, "tid": tap.tid, "io": tap.pieces}
             tap.pieces, tap.begun = [], -1
+        if paused:
+            record["paused"] = True
         self._put(record)
 
     def row(self, batch: Batch) -> None:

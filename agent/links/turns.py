@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from enum import IntEnum
-from typing import Final
+from typing import Final, Self
 
 URGENT_IN_A_ROW: Final = 4
 """While a scan waits, it goes after so many writes and demand reads: nobody starves it."""
@@ -28,9 +28,22 @@ class Turns:
         self._queues: dict[Priority, deque[asyncio.Future[None]]] = {p: deque() for p in Priority}
         self._busy, self._urgent = False, 0
 
-    def taken(self, priority: Priority) -> "_Turn":
+    def taken(self, priority: Priority) -> "Turn":
         """``async with``: wait for the turn, and have it until the end of the block."""
-        return _Turn(self, priority)
+        return Turn(self, priority)
+
+    @property
+    def pressed(self) -> bool:
+        """Does somebody wait before whom a scan should step back, between two of its requests?"""
+        waiting = self._queues[Priority.WRITE] or self._queues[Priority.DEMAND]
+        return bool(waiting) and self._urgent < URGENT_IN_A_ROW
+
+    async def step_back(self) -> None:
+        """Let a scan give its turn to who is more urgent, and have it back before other scans."""
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues[Priority.SCAN].appendleft(mine)
+        self.pass_on()
+        await self._had(mine)
 
     async def take(self, priority: Priority) -> None:
         """Wait for the turn."""
@@ -41,6 +54,9 @@ class Turns:
     async def _wait(self, priority: Priority) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues[priority].append(mine)
+        await self._had(mine)
+
+    async def _had(self, mine: asyncio.Future[None]) -> None:
         try:
             await mine
         except asyncio.CancelledError:
@@ -61,16 +77,25 @@ class Turns:
         self._busy, self._urgent = False, 0
 
 
-class _Turn:
+class Turn:
     """One turn on a line: a scan takes one for every row, so it is kept cheap."""
 
-    __slots__ = ("_priority", "_turns")
+    __slots__ = ("_have", "_priority", "_turns")
 
     def __init__(self, turns: Turns, priority: Priority) -> None:
-        self._turns, self._priority = turns, priority
+        self._turns, self._priority, self._have = turns, priority, False
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._turns.take(self._priority)
+        self._have = True
+        return self
+
+    async def step_back(self) -> None:
+        """Give it to whoever is more urgent, and have it back before other scans."""
+        self._have = False
+        await self._turns.step_back()
+        self._have = True
 
     async def __aexit__(self, *exc: object) -> None:
-        self._turns.pass_on()
+        if self._have:
+            self._turns.pass_on()

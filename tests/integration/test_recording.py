@@ -125,24 +125,38 @@ async def played(path, devices):
     return rows, player
 
 
+async def curious(source):
+    """Somebody who reads a tag now and then."""
+    while True:
+        await source.demand("n")
+        await asyncio.sleep(0.02)
+
+
 def bits(batch):
     """Everything of a batch that could differ."""
     return batch.stream, batch.t.tobytes(), batch.v.tobytes(), batch.q.tobytes()
 
 
 async def test_every_fault_on_every_transport_comes_back_to_the_last_bit(tmp_path):
-    """TCP, TLS, RTU and RTU over TCP, with every fault there is: the batches from the file are
-    those of the devices: order, times, values and qualities.
+    """TCP, TLS, RTU and RTU over TCP, with every fault there is, and with people who read in the
+    middle of scans: the batches from the file are those of the devices: order, times, values and
+    qualities.
     """
     clock = SystemClock()
     recorder, path = Recorder(clock), tmp_path / "bus.rec"
     async with Plant(tmp_path) as plant:
         with path.open("wb") as file:
             recorder.start(file.write, {"texts": {}})
-            async with polling(*sources(plant.devices, clock, recorder)) as rows:
+            running = sources(plant.devices, clock, recorder)
+            async with polling(*running) as rows, asyncio.TaskGroup() as group:
+                people = [group.create_task(curious(s)) for s in running]
                 await plant.misbehave(rows)
                 wanted = list(rows)
                 recorder.stop("enough")
+                for one in people:
+                    one.cancel()
+    stepped_back = {r["s"] for r in records(path) if "paused" in r}
+    assert stepped_back & {"rtu", "rtu2", "stream"}
     again, player = await played(path, plant.devices)
     qualities = {int(q) for b in wanted for q in b.q.ravel()}
     assert qualities >= {
