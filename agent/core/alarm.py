@@ -78,6 +78,7 @@ class AlarmEvent:
         by: ``agent``, or who acknowledged or shelved it.
         first_out: Was it the first of its group; None when it has none.
         label: ``confirmed`` or ``dismissed``, once somebody has said so.
+        t_by: Who made ``t_ns``; only times made by the agent are ever corrected.
     """
 
     alarm: str
@@ -96,6 +97,7 @@ class AlarmEvent:
     shelved: bool = False
     first_out: bool | None = None
     label: str = ""
+    t_by: Literal["agent", "device"] = "agent"
 
 
 def bad_alarm(tag: str) -> str:

@@ -342,8 +342,8 @@ class Journal(Protocol):
 
     def outbox(self, sink: str) -> Outbox: ...
 
-    def stepped(self, by_s: float) -> None:
-        """The wall clock was moved: times that were made before, unsynced, are better now."""
+    def stepped(self, by_s: float) -> bool:
+        """The wall clock was moved; were the times made before unsynced, and so better now."""
         ...
 
     async def read(self, stream: str, rows: int) -> Batch | None:

@@ -50,6 +50,7 @@ class AlarmList:
         self.known: dict[str, AlarmSpec] = {}
         self.flood = Flood(FloodLimit())
         self._unsaved: set[str] = set()
+        self._doubtful: set[str] = set()
         self.changed: Callable[[], None] = lambda: None
 
     @property
@@ -74,6 +75,8 @@ class AlarmList:
                 one = raised(before, event, self.known.get(event.alarm))
                 if one.group:
                     one = replace(one, first_out=self._is_first(one))
+                doubt = event.t_by == "agent" and self._clock.state == "unsynced"
+                (self._doubtful.add if doubt else self._doubtful.discard)(one.alarm)
             elif before is None:
                 continue
             else:
@@ -135,6 +138,16 @@ class AlarmList:
         self._stats.set("alarms.active", len(self.active))
         self._stats.set("alarms.unacked", sum(not s.acked for s in self.standing.values()))
         self._stats.set("alarms.withheld", self.flood.withheld)
+
+    def stepped(self, step_ns: int, *, better: bool) -> None:
+        """The wall clock was moved: shelves last as long as they were meant to, and where the
+        time is *better* now, what was raised before by an unsynced clock gets it as well.
+        """
+        for name, one in self.standing.items():
+            until_ns = one.shelved_until_ns + (step_ns if one.shelved else 0)
+            since_ns = one.since_ns + (step_ns if better and name in self._doubtful else 0)
+            self.standing[name] = replace(one, since_ns=since_ns, shelved_until_ns=until_ns)
+        self._unsaved.update(self.standing)
 
     def _flooded(self) -> None:
         """Say that from now on changes are counted."""

@@ -1,7 +1,7 @@
 """What happens to a batch between its source and the journal."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm, comm_alarm
@@ -148,7 +148,7 @@ class Pipeline:
         events = channel.alarms.scan(now.t, now.v, now.q, gate, peers_dead=peers_dead)
         self._offer(self._journal.put(one, on_durable=on_durable, within_s=within_s))
         if events:
-            self.alarms.take(events)
+            self.alarms.take([replace(e, t_by=one.t_by) for e in events])
 
     def _peers_dead(self, stream: str) -> bool:
         """Are the other streams of the device silent, as far as they are known."""
@@ -237,7 +237,8 @@ class Pipeline:
     def _stepped(self, step_s: float) -> None:
         """The wall clock was moved: no window may span it, running delays go on."""
         self._stats.add("clock.steps")
-        self._journal.stepped(step_s)
+        better = self._journal.stepped(step_s)
+        self.alarms.stepped(round(step_s * 1e9), better=better)
         for channel in self.channels.values():
             channel.alarms.stepped(round(step_s * 1e9))
             if channel.history is not None:

@@ -129,11 +129,13 @@ class SqlJournal:
                 self.writer.later(("clock", SYNCED), remember_step(self.epoch, SYNCED, 0))
         return state
 
-    def stepped(self, by_s: float) -> None:
-        if self._clock_was == UNSYNCED:
-            self._steps += 1
-            op = remember_step(self.epoch, self._steps, round(by_s * 1e9))
-            self.writer.later(("clock", self._steps), op)
+    def stepped(self, by_s: float) -> bool:
+        if self._clock_was != UNSYNCED:
+            return False
+        self._steps += 1
+        op = remember_step(self.epoch, self._steps, round(by_s * 1e9))
+        self.writer.later(("clock", self._steps), op)
+        return True
 
     def idle_s(self) -> float:
         """For how long the writer has given no sign of life, s; 0.0 while it waits for work."""

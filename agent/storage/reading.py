@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -13,7 +13,7 @@ from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
 from agent.storage.blocks import SELECT, Block, batch_of, quarantine
 from agent.storage.database import Database
-from agent.storage.rebase import word
+from agent.storage.rebase import shift_ns, word
 from agent.storage.rows import Owed, columns
 
 log = structlog.get_logger()
@@ -102,10 +102,12 @@ def _read_alarms(db: Database, owed: Owed, limit: int) -> Reading:
     ):
         if seq > at:
             reading.lost.append(((stream, epoch, at, seq - 1), "missing"))
-        facts = json.loads(db.name(made))
-        event = AlarmEvent(**json.loads(text))
+        facts = {"t_by": "device"} | json.loads(db.name(made))  # once it was not said by whom
+        event = AlarmEvent(**json.loads(text), t_by=facts["t_by"])
+        event = replace(event, t_ns=event.t_ns + shift_ns(db.conn, epoch, facts))
+        clock = word(db.conn, epoch, facts)
         reading.stored.append(
-            Stored(stream, facts["lineage"], epoch, seq, seq, Lane.ALARM, event, facts["clock"])
+            Stored(stream, facts["lineage"], epoch, seq, seq, Lane.ALARM, event, clock)
         )
         at = seq + 1
     if not reading.stored:

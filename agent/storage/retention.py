@@ -280,8 +280,9 @@ def _oldest(db: Database, before_ns: int, labelled_before_ns: int) -> Victims:
     found.rows += [
         Victim((ALARMS, epoch, seq, seq), t, t)
         for epoch, seq, t in db.conn.execute(
-            "SELECT epoch, seq, t FROM alarms WHERE t < ? ORDER BY epoch, seq LIMIT ?",
-            (before_ns, MANY),
+            f"SELECT epoch, seq, t FROM alarms r WHERE t + {_STEPS} > ? AND t + {_STEPS} < ?"  # noqa: S608
+            " ORDER BY epoch, seq LIMIT ?",
+            (_WRONG_NS, before_ns, MANY),
         )
     ]
     return found

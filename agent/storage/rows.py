@@ -90,9 +90,11 @@ def insert_alarm(db: Database, run: Sequence[Stored]) -> None:
     """Write one alarm event, within the transaction under way."""
     s = run[0]
     event = cast(AlarmEvent, s.record)
+    facts = asdict(event)
+    del facts["t_by"]  # how it was made says so, as of rows
     db.conn.execute(
         "INSERT OR REPLACE INTO alarms VALUES (?, ?, ?, ?, ?)",
-        (s.epoch, s.first, event.t_ns, db.name_id(_made_text(s)), json.dumps(asdict(event))),
+        (s.epoch, s.first, event.t_ns, db.name_id(_made_text(s)), json.dumps(facts)),
     )
 
 
@@ -126,11 +128,10 @@ def _late(batches: list[Batch]) -> Any:
 
 def _made_text(s: Stored) -> str:
     """How a record was made, as short text: equal facts give equal text."""
-    facts: dict[str, Any] = {"lineage": s.lineage, "clock": s.clock}
+    facts: dict[str, Any] = {"lineage": s.lineage, "clock": s.clock, "t_by": s.record.t_by}
     if s.steps:
         facts["steps"] = s.steps
     if isinstance(s.record, Batch):
-        facts["t_by"] = s.record.t_by
         if s.record.origin is not None:
             facts["origin"] = asdict(s.record.origin)
         if s.record.window is not None:

@@ -1,11 +1,16 @@
 """Samples taken before the clock was right: corrected when read and sent, never rewritten."""
 
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from agent.core.ports import Lane
 from agent.storage.historian import Historian
-from tests.contract.test_journal import T0, rows, store
+from tests.contract.test_journal import T0, event, rows, store
 from tests.contract.test_sealing import count
 from tests.tools import ManualClock, until
 
@@ -105,3 +110,60 @@ async def test_rows_of_1970_are_not_old(tmp_path):
         for _ in range(4):
             await s.journal.flush()
         assert cloud.depth() == 601
+
+
+async def test_alarms_before_the_sync_are_corrected(tmp_path):
+    """As rows are, and by the same table; what a device has stamped stays."""
+    clock = ManualClock(T0)
+    clock.state = "unsynced"
+    async with store(tmp_path, clock=clock) as s:
+        s.journal.outbox("cloud")
+        s.journal.put(event())
+        s.journal.put(replace(event(), t_by="device"))
+        await unsynced_then_synced(s, clock, 1)
+        s.journal.put(event())
+    async with store(tmp_path) as s:
+        found = await s.journal.outbox("cloud").owed(Lane.ALARM, 100)
+    assert [((x.record.t_ns - T0) / 1e9, x.clock) for x in found] == [
+        (AHEAD_S, "synced"), (0.0, "unsynced"), (0.0, "synced")]  # fmt: skip
+    assert [x.record.t_by for x in found] == ["agent", "device", "agent"]
+
+
+async def test_alarms_of_an_older_agent_stay(tmp_path):
+    """It did not say who had stamped them."""
+    clock = ManualClock(T0)
+    clock.state = "unsynced"
+    async with store(tmp_path, clock=clock) as s:
+        s.journal.outbox("cloud")
+        s.journal.put(event())
+        await unsynced_then_synced(s, clock, 1)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as conn, conn:
+        (made,) = conn.execute(
+            "SELECT text FROM names WHERE id = (SELECT made FROM alarms)"
+        ).fetchone()
+        older = {k: v for k, v in json.loads(made).items() if k != "t_by"}
+        conn.execute("INSERT INTO names(text) VALUES (?)", (json.dumps(older),))
+        conn.execute("UPDATE alarms SET made = (SELECT max(id) FROM names)")
+    async with store(tmp_path) as s:
+        (found,) = await s.journal.outbox("cloud").owed(Lane.ALARM, 100)
+    assert (found.record.t_ns, found.clock) == (T0, "unsynced")
+
+
+async def test_alarms_of_1970_are_not_old(tmp_path):
+    """A clock that starts in 1970 costs no alarm when it is right at last; age does, later."""
+    clock = ManualClock(10**9)
+    clock.state = "unsynced"
+    async with store(tmp_path, clock=clock, keep_s=3600.0, tidy_s=0.0) as s:
+        cloud = s.journal.outbox("cloud")
+        s.journal.put(replace(event(), t_ns=10**9))
+        await s.journal.flush()
+        clock.now_ns, clock.state = T0, "synced"
+        s.journal.stepped((T0 - 10**9) / 1e9)
+        for _ in range(3):
+            s.journal.put(rows(0))
+            await s.journal.flush()
+        assert cloud.depth() == 4
+        clock.now_ns += 3700 * 10**9
+        for _ in range(4):
+            await s.journal.flush()
+        assert cloud.depth() == 3

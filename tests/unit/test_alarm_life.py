@@ -138,6 +138,32 @@ async def test_a_shelf_can_be_ended_and_needs_an_end(tmp_path):
             b.desk.acknowledge("hot", "anna")
 
 
+async def test_a_step_of_the_clock_is_no_time(tmp_path):
+    """A shelf lasts as long as somebody said; of what stands the time becomes the right one when
+    an unsynced clock had given it, and only then.
+    """
+    clock = ManualClock(10 * S)
+    async with bench(tmp_path, clock) as b:
+        b.take("dry", active=True)
+        clock.state = "unsynced"
+        b.take("hot", active=True)
+        b.desk.shelve("hot", 60.0, "anna")
+        clock.advance(1)
+        clock.now_ns += 5000 * S
+        b.alarms.stepped(5000 * S, better=True)
+        b.alarms.tick()
+        assert b.states()["hot"] == "shelved"
+        since = {n: a.since_ns // S for n, a in b.alarms.standing.items()}
+        assert since == {"dry": 1, "hot": 5001}
+        clock.state = "synced"
+        b.alarms.stepped(100 * S, better=False)
+        assert b.alarms.standing["hot"].since_ns == 5001 * S
+        clock.now_ns += 100 * S
+        clock.advance(59)
+        b.alarms.tick()
+        assert b.states()["hot"] == "unacked_active"
+
+
 async def test_a_label_goes_upstream_and_means_seen(tmp_path):
     """Who says that an alarm was false has seen it; the next occurrence has no label."""
     async with bench(tmp_path) as b:

@@ -234,6 +234,14 @@ async def test_a_step_of_the_clock_clears_the_rings(tmp_path):
         assert pipeline.arrivals.steps == 1
 
 
+async def test_an_alarm_knows_who_gave_its_time(tmp_path):
+    """The time of an event is that of its sample: what a device gave is never corrected."""
+    async with running(tmp_path) as (pipeline, out):
+        pipeline.emit(replace(row(PUMP, [1, 99]), t_by="device"))
+        await until(out.alarms)
+    assert [s.record.t_by for s in out.offered if s.lane is Lane.ALARM] == ["device"]
+
+
 async def test_a_ring_grows_with_its_rows(tmp_path):
     """A reload that asks for a longer window keeps what the ring already has."""
     async with running(tmp_path) as (pipeline, _):
