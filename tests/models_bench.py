@@ -126,8 +126,8 @@ class Bench:
 
     def _applied(self, old: Any) -> None:
         settings = self.daemon.loaded.settings
-        self.daemon.models.apply(old)
         self.daemon.pipeline.rewire(plan.wiring(settings), plan.streams(settings))
+        self.daemon.models.apply(old)
         self.choices = {n: plan.choice(settings, n) for n in settings.models}
 
 

@@ -1,10 +1,12 @@
 """Every alarm of a configuration: the agent's own, those of the file, those of the models."""
 
+from dataclasses import replace
 from typing import Final
 
 from agent.app.certificates import certificates
-from agent.config.schema import Settings
+from agent.config.schema import ModelSection, Settings
 from agent.core.alarm import AlarmSpec, Kind
+from agent.core.decision import Decision
 
 _MIN: Final = 60_000_000_000
 
@@ -94,7 +96,12 @@ def alarm_specs(settings: Settings) -> list[AlarmSpec]:
     return [
         *(s for s in own if s.name not in settings.alarms),
         *(section.spec(name) for name, section in settings.alarms.items()),
-        *_decisions(settings),
+        *(
+            spec
+            for name, model in settings.models.items()
+            if model.decide is not None
+            for spec in decided(name, model, model.decide.decision())
+        ),
     ]
 
 
@@ -142,22 +149,12 @@ def _certificate(peer: str) -> AlarmSpec:
     )  # fmt: skip
 
 
-def _decisions(settings: Settings) -> list[AlarmSpec]:
-    """A model that decides is an alarm on its result."""
+def decided(name: str, model: ModelSection, decision: Decision) -> list[AlarmSpec]:
+    """The alarm of each machine that the model *name* serves: what decides is on its result."""
     return [
-        AlarmSpec(
-            f"{instance}.{name}",
-            f"model/{instance}/{d.output}",
-            "high",
-            d.above,
-            0.0 if d.off is None else d.above - d.off,
-            priority=d.priority,
-            text=d.text or f"model {name} decides on {instance}",
-            when=model.when,
-            of=d.of,
-            advice=d.advice,
+        replace(
+            decision.spec(f"{instance}.{name}", f"model/{instance}/{decision.output}", model.when),
+            text=decision.text or f"model {name} decides on {instance}",
         )
-        for name, model in settings.models.items()
-        if (d := model.decide) is not None
         for instance in model.instances
     ]

@@ -210,12 +210,12 @@ class Daemon:
             self.pipeline.outlets.pop(name, None)
         for name in self.sources.keys() - settings.devices.keys() - {"agent"}:
             del self.sources[name]
-        self.models.apply(old)
         wiring = plan.wiring(settings)
         if wiring != self._wiring:
             self._wiring = wiring
             diff.changed.append("alarms and windows")
         self.pipeline.rewire(wiring, plan.streams(settings))
+        self.models.apply(old)
         if settings.journal != old.journal:
             self.store.journal.writer.limit(settings.journal)
             diff.changed.append("journal")

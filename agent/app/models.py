@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.app import plan
+from agent.app.alarms import decided
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
 from agent.core.errors import TransientError
-from agent.core.features import Preparation
 from agent.core.history import History
+from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel, StateStore
 from agent.core.registry import Artifact, Judged, Offer, Registry
 from agent.core.stats import Stats
@@ -92,6 +93,7 @@ class Models:
             clock=clock,
             stats=stats,
         )
+        self._manifests: dict[str, Manifest | None] = {}
         self._switching = asyncio.Lock()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -134,11 +136,16 @@ class Models:
         return run
 
     def apply(self, old: Settings) -> None:
-        """Other settings hold: what they no longer ask for ends. No row may come before this."""
+        """Other settings hold, and the pipeline is wired for them: what they no longer ask for
+        ends. No row may come before this.
+        """
         settings = self._settings()
         for name in old.models.keys() - settings.models.keys():
             self.rollout.forget(name)
         self.scoring.retain(p for n in settings.models for p in plan.instances(settings, n))
+        self._manifests = {n: m for n, m in self._manifests.items() if n in settings.models}
+        for name in self._manifests:
+            self._decide(name)
         self._start(self._unload())
 
     def stepped(self) -> None:
@@ -162,7 +169,7 @@ class Models:
         return registry
 
     async def _switch(
-        self, model: str, artifact: Artifact, data: bytes, preparation: Preparation | None
+        self, model: str, artifact: Artifact, data: bytes, manifest: Manifest | None
     ) -> LoadedModel | None:
         """Load beside the version in service, then swap between two windows."""
         async with self._switching:
@@ -172,9 +179,19 @@ class Models:
             settings = self._settings()  # a reload may have come while it was loading
             if model in settings.models:
                 plans = plan.instances(settings, model)
+                preparation = None if manifest is None else manifest.preparation
                 self.scoring.activate(artifact, loaded, plans, preparation)
+                self._manifests[model] = manifest
+                self._decide(model)
             await self._unload_unused()
             return loaded if model in settings.models else None
+
+    def _decide(self, model: str) -> None:
+        """What the version in service decides makes the alarms that the configuration left open."""
+        section, manifest = self._settings().models[model], self._manifests[model]
+        decision = None if manifest is None else manifest.decision
+        specs = [] if decision is None else decided(model, section, decision)
+        self._pipeline.bring(model, specs)
 
     async def _unload(self) -> None:
         async with self._switching:

@@ -18,10 +18,11 @@ from agent.config import manifest as files
 from agent.config import manifest_parts as parts
 from agent.config.manifest import ManifestFile, PackSpec, preparation
 from agent.config.windows import window
+from agent.core.decision import flags
 from agent.core.errors import PermanentError
 from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel
-from agent.core.recording import Recording, cuts, flags
+from agent.core.recording import Recording, cuts
 from agent.core.reference import reference
 from agent.core.stats import Stats
 from agent.core.window import CountWindow, Window
@@ -63,12 +64,12 @@ async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: dateti
     where = f"model {spec.name}"
     scan(model, spec.requires.operators, where)
     spec = _fitted(spec, healthy)
-    shape, prepare = window(spec.window), preparation(spec)
+    shape, prepare, deciding = window(spec.window), preparation(spec), spec.decision
     x = _windows(healthy, shape, where)
     digest = hashlib.sha256(model).hexdigest()
     async with WorkerHost(Stats(), SystemClock(), role="candidate") as host:
         loaded = await host.load(digest, model, _LOAD_S)
-        fit = Fit(shape.rows, len(spec.channels), spec.decision.output if spec.decision else "")
+        fit = Fit(shape.rows, len(spec.channels), None if deciding is None else deciding.decision())
         if prepare is not None:
             rows, inputs = prepare.columns(fit.rows, fit.inputs)
             fit = replace(fit, rows=rows, inputs=inputs)
@@ -174,7 +175,7 @@ def _share(spec: PackSpec, scores: NDArray[np.float64] | None) -> float | None:
     d = spec.decision
     if d is None or scores is None:
         return None
-    return float(flags(scores, d.above, d.off, d.of).mean())
+    return float(flags(scores, d.decision()).mean())
 
 
 def _limit(spec: PackSpec, scores: NDArray[np.float64] | None) -> float | None:
@@ -256,7 +257,7 @@ async def _proven(
             continue
         found = await predict(x)
         d = known.decision
-        marks = [] if d is None else flags(_flat(found[d.output]), d.above, d.off, d.of).tolist()
+        marks = [] if d is None else flags(_flat(found[d.output]), d).tolist()
         outputs = {name: values.astype(np.float64).tolist() for name, values in found.items()}
         golden.append(section.model_copy(update={"outputs": outputs, "flags": marks}))
     whole = file.model_copy(update={"golden": golden})

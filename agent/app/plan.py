@@ -88,7 +88,7 @@ def choice(settings: Settings, name: str) -> ModelChoice:
         fit=Fit(
             model.window.rows,
             len(inputs),
-            "" if model.decide is None else model.decide.output,
+            None if model.decide is None else model.decide.decision(),
             max(TRIAL_DEADLINE_S, model.deadline_s),
             tuple(model.allow_ops),
             window(model.window),
@@ -117,7 +117,14 @@ def wiring(settings: Settings) -> Wiring:
         ),
         {s: tuple(d) for s, d in meaning(settings, device_streams(settings)).tables.items()},
         FloodLimit(settings.alarm_flood.max, settings.alarm_flood.per_s),
+        {f"{i}.{n}": n for n in settings.models for i in undecided(settings, n)},
     )
+
+
+def undecided(settings: Settings, name: str) -> list[str]:
+    """The machines of the model *name* whose alarm is for the manifest to say."""
+    model = settings.models[name]
+    return list(model.instances) if model.decide is None and model.alarming else []
 
 
 def _ring_rows(shape: Window) -> int:

@@ -163,7 +163,7 @@ def _inputs(
 
 
 def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
-    own = {f"{i}.{n}" for n, m in settings.models.items() if m.decide for i in m.instances}
+    own = {f"{i}.{n}" for n, m in settings.models.items() if m.alarming for i in m.instances}
     instances = {i for m in settings.models.values() for i in m.instances}
     named: dict[str, Collection[str]] = {
         "sink": settings.sinks,

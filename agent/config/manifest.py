@@ -144,7 +144,6 @@ def told(error: ValidationError) -> str:
 def build(file: ManifestFile) -> core.Manifest:
     """What the runtime knows of a manifest."""
     names = tuple(c.name for c in file.channels)
-    decision = file.decision
     return core.Manifest(
         file.name,
         file.version,
@@ -157,9 +156,7 @@ def build(file: ManifestFile) -> core.Manifest:
         tuple(c.unit for c in file.channels),
         window(file.window),
         preparation(file),
-        None
-        if decision is None
-        else core.Decision(decision.output, decision.above, decision.off, decision.of),
+        None if file.decision is None else file.decision.decision(),
         tuple(_golden(g, names) for g in file.golden),
         core.Requirements(
             numbers(file.requires.agent),

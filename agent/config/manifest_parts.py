@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.alarms import Votes, check_votes
 from agent.config.base import Name, Number, Section
+from agent.core.decision import Decision
 from agent.core.features import FEATURES
 from agent.core.reference import CELLS, LENGTHS
 
@@ -100,7 +101,13 @@ class DecisionSection(Section):
     off: Finite | None = None
     of: Votes = (1, 1)
     row: Literal["newest", "oldest"] = "newest"
-    """The row of the window that a flag belongs to."""
+    """The row of the window that a flag belongs to: the alarm bears its time."""
+    priority: int = Field(2, ge=1, le=4)
+    """Of the alarm: 1 (highest) to 4."""
+    text: str = Field("", max_length=200)
+    """What the operator reads."""
+    advice: str = Field("", max_length=200)
+    """What the operator should do."""
 
     @model_validator(mode="after")
     def _off_below(self) -> "DecisionSection":
@@ -108,6 +115,13 @@ class DecisionSection(Section):
             raise PydanticCustomError("decide", "`off` must not be greater than `above`", {})
         check_votes(self.of)
         return self
+
+    def decision(self) -> Decision:
+        """As the runtime knows it."""
+        return Decision(
+            self.output, self.above, self.off, self.of, self.row, self.priority, self.text,
+            self.advice,
+        )  # fmt: skip
 
 
 class LimitsSection(Section):

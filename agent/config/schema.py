@@ -11,6 +11,7 @@ from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
 from agent.config.when import When
+from agent.core.decision import Decision
 
 
 def _none(value: object) -> object:
@@ -122,6 +123,13 @@ class Decide(Section):
         check_votes(self.of)
         return self
 
+    def decision(self) -> Decision:
+        """As the runtime knows it."""
+        return Decision(
+            self.output, self.above, self.off, self.of,
+            priority=self.priority, text=self.text, advice=self.advice,
+        )  # fmt: skip
+
 
 class ModelSection(Section):
     """A model: where it comes from, what it is fed, which machines it serves."""
@@ -135,7 +143,9 @@ class ModelSection(Section):
     window: WindowSection
     """What the model is fed."""
     decide: Decide | None = None
-    """When a result is an alarm; without it results are published only."""
+    """When a result is an alarm; without it as the manifest of the version says."""
+    silent: bool = False
+    """Results are published only, whatever a manifest decides."""
     instances: dict[Name, InstanceSection] = Field(min_length=1)
     """The machines that the model serves."""
     deadline_s: Seconds = Field(1.0, alias="deadline", gt=0)
@@ -157,12 +167,23 @@ class ModelSection(Section):
             )
         if self.file is not None and self.channel is not None:
             raise PydanticCustomError("model_origin", "a `channel` belongs to a `registry`", {})
+        if self.silent and self.decide is not None:
+            raise PydanticCustomError(
+                "model_silent",
+                "a model that is `silent` has no `decide`",
+                {"fix": "Remove one of them."},
+            )
         widths = {len(i.inputs) for i in self.instances.values()}
         if len(widths) > 1:
             raise PydanticCustomError(
                 "model_inputs", "the instances of one model must have equally many inputs", {}
             )
         return self
+
+    @property
+    def alarming(self) -> bool:
+        """May its results be alarms: by the configuration, or by a manifest."""
+        return self.decide is not None or (self.registry is not None and not self.silent)
 
 
 _PUBLIC_KEY: Final = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")

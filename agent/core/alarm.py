@@ -45,6 +45,8 @@ class AlarmSpec:
         of: (k, n): beyond the limit is who was it in k of the last n samples that count.
         advice: What to do, for the person who sees it.
         group: Alarms of one group tell which of them came first.
+        dated: An event bears the time of its sample, or of the oldest row of the window that the
+            sample is the result of.
     """
 
     name: str
@@ -64,6 +66,7 @@ class AlarmSpec:
     of: tuple[int, int] = (1, 1)
     advice: str = ""
     group: str = ""
+    dated: Literal["sample", "window"] = "sample"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
 """k of n: who is beyond the limit often enough is beyond it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.alarm import AlarmSpec
+
+_MANY: Final = 16
+"""Rows from which on columns are cheaper than rows."""
 
 
 class Votes:
@@ -35,6 +39,10 @@ class Votes:
         gone: NDArray[np.bool_],
     ) -> None:
         """Turn the columns of these alarms, (n, m) each, from single samples into votes."""
+        if len(over) > _MANY and not gone[:, self.some].any():
+            for at, i in enumerate(self.some.tolist()):
+                self._column(at, over[:, i], under[:, i], counts[:, i])
+            return
         some = self.some
         for r in range(len(over)):
             self._beyond[gone[r, some]] = self._not_back[gone[r, some]] = False
@@ -45,6 +53,27 @@ class Votes:
             self._at[g] += 1
             over[r, some] = self._beyond.sum(axis=1) >= self._k
             under[r, some] = self._not_back.sum(axis=1) < self._k
+
+    def _column(
+        self,
+        g: int,
+        over: NDArray[np.bool_],
+        under: NDArray[np.bool_],
+        counts: NDArray[np.bool_],
+    ) -> None:
+        """One alarm through many rows at once: the sums of a window that slides over them."""
+        n, k = int(self._n[g]), int(self._k[g])
+        seen: NDArray[np.intp] = np.cumsum(counts)
+        for kept, now in ((self._beyond[g], over), (self._not_back[g], ~under)):
+            votes = np.concatenate([np.roll(kept[:n], -int(self._at[g])), now[counts]])
+            total = np.concatenate([[0], np.cumsum(votes)])
+            enough = (total[n:] - total[:-n])[seen] >= k
+            if now is over:
+                over[:] = enough
+            else:
+                under[:] = ~enough
+            kept[:n] = votes[-n:]
+        self._at[g] = 0
 
     def stood(self, alarm: int) -> None:
         """*alarm* stood before a restart: its votes must come back one by one."""

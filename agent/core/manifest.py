@@ -6,20 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.decision import Decision
 from agent.core.features import Preparation
 from agent.core.recording import Recording
 from agent.core.reference import Reference
 from agent.core.window import Window
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """When a result is an alarm: above ``above`` in k of the last n, gone at or below ``off``."""
-
-    output: str
-    above: float
-    off: float | None = None
-    of: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

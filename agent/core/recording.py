@@ -1,4 +1,4 @@
-"""Recorded rows through the gateway's own path: its windows, its decisions.
+"""Recorded rows through the gateway's own path: its windows.
 
 In a notebook: ``cuts(read_csv(...), window)`` gives the windows that a gateway would have scored.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.alarms import AlarmSpec, AlarmTable
 from agent.core.batch import Batch
 from agent.core.history import History
 from agent.core.quality import Quality
@@ -73,19 +72,3 @@ def _stepped(batch: Batch, columns: NDArray[np.intp], window: Window) -> Iterato
         while next_ns <= until_ns:
             yield sample_and_hold([(history, columns)], window, next_ns)
             next_ns += window.stride_ns
-
-
-def flags(
-    scores: NDArray[np.float64], above: float, off: float | None, of: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Does the alarm of a model stand after each of its scores (n,): bool (n,)."""
-    tags = TagSet((Tag("model/r/score"),))
-    band = 0.0 if off is None else above - off
-    spec = AlarmSpec("r", "model/r/score", "high", above, band, of=of)
-    table = AlarmTable("model/r", tags, [spec])
-    found = np.zeros(len(scores), np.bool_)
-    for i, score in enumerate(scores):
-        good = Quality.GOOD if np.isfinite(score) else Quality.BAD_SENSOR
-        table.scan(np.array([i + 1], np.int64), np.array([[score]]), np.array([[good]], np.uint8))
-        found[i] = bool(table.active)
-    return found

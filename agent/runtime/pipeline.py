@@ -1,11 +1,12 @@
 """What happens to a batch between its source and the journal."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.core.alarms import AlarmSpec, AlarmTable, bad_alarm, comm_alarm
 from agent.core.batch import Batch, in_time, range_checked
+from agent.core.decision import dated
 from agent.core.derive import SUFFIX, Derived
 from agent.core.history import History
 from agent.core.ports import OWED_S, Clock, Journal, StateStore, Stored
@@ -42,6 +43,7 @@ class Wiring:
         made: Streams that the agent makes itself; their columns are known with the first batch.
         derived: Stream -> what is derived from it, each after those it needs.
         flood: How many changes of alarms are told one by one.
+        undecided: Alarms that a model's version may bring -> the model.
     """
 
     rings: Mapping[str, int] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Wiring:
     made: frozenset[str] = frozenset({"agent"})
     derived: Mapping[str, Sequence[Derived]] = field(default_factory=dict)
     flood: FloodLimit = field(default_factory=FloodLimit)
+    undecided: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class Pipeline:
         self._journal, self._clock, self._stats = journal, clock, stats
         self._wiring = Wiring()
         self._family: dict[str, list[str]] = {}
+        self._brought: dict[str, Sequence[AlarmSpec]] = {}
         self.alarms = AlarmList(journal, state, self._offer, clock, stats)
         self.alarms.changed = self._alarms_changed
         self.derivation = Derivation(state, texts or Texts(state))
@@ -91,6 +95,8 @@ class Pipeline:
         """Take over a new configuration; streams it leaves alone keep rings and alarm states."""
         self._wiring = wiring
         self._family = _families(streams)
+        models = set(wiring.undecided.values())
+        self._brought = {m: specs for m, specs in self._brought.items() if m in models}
         self.alarms.known = {s.name: s for s in wiring.alarms}
         self.alarms.flood.limit = wiring.flood
         for stream in self.channels.keys() - streams.keys() - wiring.made:
@@ -102,9 +108,32 @@ class Pipeline:
         self.derivation.rewire(wiring.derived, streams)
         self.alarms.keep(self._asked_for)
 
+    def bring(self, model: str, specs: Sequence[AlarmSpec]) -> None:
+        """The version of *model* in service decides: its alarms in place of those before."""
+        before = self._brought.get(model)
+        if before == specs or model not in self._wiring.undecided.values():
+            return
+        self._brought[model] = specs
+        for old in before or ():
+            self.alarms.known.pop(old.name, None)
+        self.alarms.known |= {s.name: s for s in specs}
+        on = {s.tag.rpartition("/")[0] for s in (*(before or ()), *specs)}
+        for stream in self.channels.keys() & on:
+            self._open(stream, self.channels[stream].tags)
+        self.alarms.keep(self._asked_for)
+
+    def _configured(self) -> Iterator[AlarmSpec]:
+        yield from self._wiring.alarms
+        for specs in self._brought.values():
+            yield from specs
+
     def _asked_for(self, name: str, tag: str) -> bool:
-        """Can the alarm *name* still come and go: its tag may not have shown itself yet."""
-        if any(s.name == name and s.tag == tag for s in self._wiring.alarms):
+        """Can the alarm *name* still come and go: its tag may not have shown itself yet, and the
+        version that brings it may not be in service yet.
+        """
+        if self._wiring.undecided.get(name, "") not in {"", *self._brought}:
+            return True
+        if any(s.name == name and s.tag == tag for s in self._configured()):
             return True
         own = self._wiring.bad_after_ns is not None and name in {bad_alarm(tag), comm_alarm(tag)}
         return own and tag.partition("/")[0] in self._family
@@ -146,6 +175,8 @@ class Pipeline:
         now = in_time(one)
         gate, peers_dead = self.derivation.gate, self._peers_dead(one.stream)
         events = channel.alarms.scan(now.t, now.v, now.q, gate, peers_dead=peers_dead)
+        if events and now.window is not None:
+            events = dated(events, now, channel.alarms.specs)
         self._offer(self._journal.put(one, on_durable=on_durable, within_s=within_s))
         if events:
             self.alarms.take([replace(e, t_by=one.t_by) for e in events])
@@ -203,7 +234,7 @@ class Pipeline:
 
     def _specs(self, stream: str, tags: TagSet) -> tuple[AlarmSpec, ...]:
         """The alarms of a stream; a derived tag is Bad because another is, and that one says so."""
-        configured = [s for s in self._wiring.alarms if s.tag in tags.column]
+        configured = [s for s in self._configured() if s.tag in tags.column]
         if self._wiring.bad_after_ns is not None and not stream.endswith(SUFFIX):
             configured += [
                 AlarmSpec(

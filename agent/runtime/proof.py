@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from agent import __version__
 from agent.config.manifest import numbers
+from agent.core.decision import flags
 from agent.core.errors import PermanentError
 from agent.core.manifest import Golden, Manifest
-from agent.core.recording import cuts, flags
+from agent.core.recording import cuts
 
 Predict = Callable[[NDArray[np.float32]], Awaitable[Mapping[str, NDArray[np.float32]]]]
 """Windows (b, w, k) as the model is given them -> its outputs."""
@@ -166,7 +167,7 @@ def _decide(
     scores = found.get(d.output)
     if scores is None or scores.ndim > 1:
         raise _wrong(f"there is no single output `{d.output}` to decide on", where)
-    if list(flags(scores.astype(np.float64), d.above, d.off, d.of)) != list(golden.flags):
+    if list(flags(scores, d)) != list(golden.flags):
         raise _wrong("the decision is another one than was promised", where)
 
 

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from agent.core.errors import AgentError, PermanentError, TransientError
-from agent.core.features import Preparation
+from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost
 from agent.core.registry import Artifact
 from agent.core.stats import Stats
@@ -42,7 +42,7 @@ class Scene:
 
     trial: Callable[[], AbstractAsyncContextManager[ModelHost]]
     windows: Callable[[str], Awaitable[NDArray[np.float32] | None]]
-    switch: Callable[[str, Artifact, bytes, Preparation | None], Awaitable[LoadedModel | None]]
+    switch: Callable[[str, Artifact, bytes, Manifest | None], Awaitable[LoadedModel | None]]
     withdraw: Callable[[str], None]
     pardon: Callable[[str], None]
 
@@ -114,8 +114,7 @@ class Service:
         if data is None:
             data = await self._intake.verified(artifact)
         manifest = await self._intake.manifest(artifact)
-        preparation = None if manifest is None else manifest.preparation
-        loaded = await self._scene.switch(one.name, artifact, data, preparation)
+        loaded = await self._scene.switch(one.name, artifact, data, manifest)
         if loaded is not None:
             one.manifest = manifest
             one.serving = artifact.digest

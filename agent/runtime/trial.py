@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.codecs.onnx import scan
+from agent.core.decision import Decision
 from agent.core.errors import PermanentError
 from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
@@ -25,7 +26,7 @@ class Fit:
 
     Attributes:
         rows, inputs: w and k of the windows it will be fed.
-        output: The output that the configuration decides on; empty when it does not.
+        decision: Of the configuration; None when it leaves that to the manifest.
         deadline_s: For one call.
         allow_ops: Operators that it may use beyond the usual ones.
         window: What is cut; None when it does not matter.
@@ -34,18 +35,22 @@ class Fit:
 
     rows: int
     inputs: int
-    output: str = ""
+    decision: Decision | None = None
     deadline_s: float = 10.0
     allow_ops: tuple[str, ...] = ()
     window: Window | None = None
     units: tuple[str, ...] = ()
 
     def prepared(self, manifest: Manifest | None) -> "Fit":
-        """What the model itself is given: features are fewer and flat."""
-        if manifest is None or manifest.preparation is None:
+        """What the model itself is given: features are fewer and flat. What it must give: the
+        output that the manifest decides on, where the configuration does not.
+        """
+        if manifest is None:
             return self
-        rows, inputs = manifest.preparation.columns(self.rows, self.inputs)
-        return replace(self, rows=rows, inputs=inputs)
+        rows, inputs = self.rows, self.inputs
+        if manifest.preparation is not None:
+            rows, inputs = manifest.preparation.columns(rows, inputs)
+        return replace(self, rows=rows, inputs=inputs, decision=self.decision or manifest.decision)
 
 
 async def try_out(
@@ -130,9 +135,10 @@ def check_fit(loaded: LoadedModel, fit: Fit) -> None:
         names = columns(loaded.outputs)
     except PermanentError as e:
         raise PermanentError(e.what, where=where, fix=e.fix, code=e.code) from None
-    if fit.output and fit.output not in names:
+    wanted = names[0] if fit.decision is None else fit.decision.output
+    if wanted not in names:
         raise PermanentError(
-            f"it has no output `{fit.output}` to decide on (outputs: {', '.join(names)[:200]})",
+            f"it has no output `{wanted}` to decide on (outputs: {', '.join(names)[:200]})",
             where=where,
             fix="Correct `decide: output` of the model, or publish one that has it.",
             code="E651",

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from agent.codecs.rows import read_csv
+from agent.core.decision import Decision, flags
 from agent.core.errors import PermanentError
 from agent.core.features import FEATURES, Preparation
 from agent.core.history import History
-from agent.core.recording import Recording, cuts, flags
+from agent.core.recording import Recording, cuts
 from agent.core.window import CountWindow, GridWindow, last_rows
 
 S = 1_000_000_000
@@ -51,10 +52,10 @@ def test_decisions_are_those_of_the_alarm():
     """k of n, and gone below `off` only."""
     scores = np.array([0.0, 2.0, 0.0, 2.0, 2.0, 0.9, 0.9, 0.7, 0.7, 0.7])
 
-    assert flags(scores, 1.0, 0.8, (1, 1)).tolist() == [
+    assert flags(scores, Decision("score", 1.0, 0.8)).tolist() == [
         False, True, False, True, True, True, True, False, False, False,
     ]  # fmt: skip
-    assert flags(scores, 1.0, None, (2, 3)).tolist() == [
+    assert flags(scores, Decision("score", 1.0, None, (2, 3))).tolist() == [
         False, False, False, True, True, True, False, False, False, False,
     ]  # fmt: skip
 

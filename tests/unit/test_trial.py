@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from agent.core.decision import Decision
 from agent.core.errors import PermanentError, TransientError
 from agent.core.ports import LoadedModel, WorkerLost
 from agent.runtime.outputs import MAX_COLUMNS, columns
@@ -119,7 +120,7 @@ def test_inputs_that_do_not_are_refused(shape):
 
 def test_the_output_to_decide_on_must_be_there():
     """Else the alarm would never be raised, in silence."""
-    decides = Fit(5, 3, "score_1")
+    decides = Fit(5, 3, Decision("score_1", 1.0))
     assert fits(CUBE, {"score": (None, 2)}, decides) == "fits"
     assert fits(CUBE, {"score": (None,)}, decides) == "E651"
 
