@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agent.app import plan
 from agent.app.alarms import decided
+from agent.app.judging import tally
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
 from agent.core.errors import TransientError
@@ -180,7 +181,8 @@ class Models:
             if model in settings.models:
                 plans = plan.instances(settings, model)
                 preparation = None if manifest is None else manifest.preparation
-                self.scoring.activate(artifact, loaded, plans, preparation)
+                counted = tally(settings.models[model], loaded, manifest)
+                self.scoring.activate(artifact, loaded, plans, preparation, counted)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()

@@ -234,6 +234,10 @@ class WorkerLost(TransientError):
     """The worker process died, or was killed at a deadline, with this call under way."""
 
 
+class DeadlineMissed(WorkerLost):
+    """It was killed at the deadline of this call."""
+
+
 class StateStore(Protocol):
     """Small durable state, committed at once: (namespace, key) -> JSON value."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.core.errors import PermanentError
-from agent.core.ports import WorkerLost
+from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.stats import Stats
 from agent.inference.host import QUARANTINE_WITHIN_S, WorkerHost
 from simulators import models
@@ -71,7 +71,7 @@ async def test_calls_that_wait_for_a_model_learn_that_it_was_taken_out(host: Wor
     await host.load("endless", models.endless())
     calls = [host.predict("endless", X, 0.1) for _ in range(3)]
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(e) for e in ends] == [WorkerLost, WorkerLost, PermanentError]
+    assert [type(e) for e in ends] == [DeadlineMissed, DeadlineMissed, PermanentError]
     assert "E605" in str(ends[2])
 
 
