@@ -267,13 +267,11 @@ class WorkerHost:
 
 
 def _check_shape(loaded: LoadedModel, x: NDArray[np.float32]) -> None:
-    (name, want), *_ = loaded.inputs.items()
-    if x.ndim == 3:
-        have: tuple[int, ...] = x.shape[1:] if len(want) == 3 else (x.shape[1] * x.shape[2],)
-        if all(w in {None, h} for w, h in zip(want[1:], have, strict=True)):
-            return
+    if x.ndim == 3 and loaded.takes(*x.shape[1:]):
+        return
+    want = ", ".join(f"input `{n}` takes {_words(s)}" for n, s in loaded.inputs.items())
     raise PermanentError(
-        f"input `{name}` takes {_words(want)}, the windows are {_words(x.shape)}",
+        f"{want}, the windows are {_words(x.shape)}",
         where=f"model {loaded.digest[:12]}",
         fix="Correct `window: rows` or `inputs:` of the model.",
         code="E608",
