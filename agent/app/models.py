@@ -19,15 +19,18 @@ from agent.core.history import History
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel, StateStore
 from agent.core.registry import Artifact, Judged, Offer, Registry
-from agent.core.stats import Stats
+from agent.core.stats import Part, Stats
+from agent.core.tally import Tally
 from agent.inference.host import WorkerHost
 from agent.registries.download import download
 from agent.registries.trust import Trust
+from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
 from agent.runtime.rollout import Rollout
 from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
 from agent.runtime.service import Scene
+from agent.runtime.shadow import NAMED, Shadow
 from agent.runtime.stored import stored_windows
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
@@ -75,6 +78,18 @@ class Models:
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
+        self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate")
+        self.shadow = Shadow(
+            self._candidates,
+            pipeline.emit,
+            self._plans,
+            self._count,
+            pipeline.close,
+            clock,
+            stats,
+        )
+        self._candidates.on_quarantine = self.shadow.failed
+        self.scoring.tap = self.shadow.scoring.offer
         self.schedule = Schedule()
         self.rollout = Rollout(
             FileArtifacts(data_dir / "models"),
@@ -101,6 +116,7 @@ class Models:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.host)
+            await stack.enter_async_context(self._candidates)
             stack.push_async_callback(self._end_jobs)
             await stack.enter_async_context(self.schedule)
             self._stack = stack.pop_all()
@@ -148,6 +164,7 @@ class Models:
         for name in self._manifests:
             self._decide(name)
         self._start(self._unload())
+        self._start(self.shadow.retain())
 
     def stepped(self) -> None:
         """The wall clock was moved."""
@@ -179,14 +196,22 @@ class Models:
             loaded = await self.host.load(artifact.digest, data)
             settings = self._settings()  # a reload may have come while it was loading
             if model in settings.models:
-                plans = plan.instances(settings, model)
                 preparation = None if manifest is None else manifest.preparation
-                counted = tally(settings.models[model], loaded, manifest)
-                self.scoring.activate(artifact, loaded, plans, preparation, counted)
+                counted = self._count(model, loaded, manifest)
+                self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()
             return loaded if model in settings.models else None
+
+    def _plans(self, model: str) -> list[InstancePlan]:
+        settings = self._settings()
+        return plan.instances(settings, model) if model in settings.models else []
+
+    def _count(
+        self, model: str, loaded: LoadedModel, manifest: Manifest | None
+    ) -> Callable[[], Tally]:
+        return tally(self._settings().models[model], loaded, manifest)
 
     def _decide(self, model: str) -> None:
         """What the version in service decides makes the alarms that the configuration left open."""

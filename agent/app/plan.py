@@ -139,6 +139,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     """Everything that must run for *settings*."""
     wanted = [
         Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
+        Unit("shadow", Layer.MODEL, None, daemon.models.shadow.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),

@@ -1,13 +1,14 @@
 """A machine that a model serves: what it is fed, what waits for it, what it gives."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.batch import SHADOW, Batch, Origin
+from agent.core.evidence import Evidence
 from agent.core.features import Preparation
 from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.quality import Quality
@@ -101,6 +102,12 @@ def result(lane: Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
 def result_stream(plan: InstancePlan, role: str) -> str:
     """Where the results of a version in that role go."""
     return plan.stream + SHADOW if role == "shadow" else plan.stream
+
+
+def shown(lanes: Iterable[Lane]) -> Evidence | None:
+    """What one version has shown on all its machines; None when it has none."""
+    found = [lane.tally.evidence() for lane in lanes]
+    return sum(found[1:], found[0]) if found else None
 
 
 def put_back(taken: Sequence[tuple[Lane, Cut]]) -> None:

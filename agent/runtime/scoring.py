@@ -22,7 +22,7 @@ from agent.core.tag import Tag, TagSet
 from agent.core.tally import Tally
 from agent.core.window import Cut
 from agent.runtime.cutting import Cutting
-from agent.runtime.lane import InstancePlan, Lane, blame, put_back, result, result_stream
+from agent.runtime.lane import InstancePlan, Lane, blame, put_back, result, result_stream, shown
 from agent.runtime.outputs import columns
 
 log = structlog.get_logger()
@@ -121,8 +121,7 @@ class Scoring:
 
     def evidence(self, digest: str) -> Evidence | None:
         """What a version in service has shown on all its machines; None when it is not."""
-        found = [e.tally.evidence() for e in self.lanes.values() if e.origin.digest == digest]
-        return sum(found[1:], found[0]) if found else None
+        return shown(e for e in self.lanes.values() if e.origin.digest == digest)
 
     def digests(self) -> set[str]:
         """Every version in service."""
