@@ -95,6 +95,7 @@ class Daemon:
             lambda: self.loaded.settings,
             lambda: self.ctx,
             store,
+            self.historian,
             self.pipeline,
             self._data_dir,
             clock,

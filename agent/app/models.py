@@ -6,12 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.app import plan
 from agent.app.alarms import decided
 from agent.app.judging import tally
+from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
 from agent.core.errors import TransientError
@@ -31,9 +29,9 @@ from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
 from agent.runtime.service import Scene
 from agent.runtime.shadow import NAMED, Shadow
-from agent.runtime.stored import stored_windows
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
+from agent.storage.historian import HistorianThread
 
 
 class _Judge:
@@ -68,13 +66,15 @@ class Models:
         settings: Callable[[], Settings],
         context: Callable[[], Context],
         store: Store,
+        historian: HistorianThread,
         pipeline: Pipeline,
         data_dir: Path,
         clock: Clock,
         stats: Stats,
     ) -> None:
         self._settings, self._context = settings, context
-        self._store, self._pipeline = store, pipeline
+        self._pipeline = pipeline
+        self.past = Past(settings, historian)
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
@@ -97,7 +97,7 @@ class Models:
             store.audit,
             Scene(
                 trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
-                windows=self._windows,
+                windows=self.past.windows,
                 switch=self._switch,
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
@@ -232,12 +232,6 @@ class Models:
     def _withdraw(self, model: str) -> None:
         self.scoring.deactivate(model)
         self._start(self._unload())
-
-    async def _windows(self, model: str) -> NDArray[np.float32] | None:
-        settings = self._settings()
-        if model not in settings.models:
-            return None
-        return await stored_windows(self._store.journal, plan.instances(settings, model))
 
     def _quarantined(self, digest: str, reason: str) -> None:
         self.scoring.hold(digest)

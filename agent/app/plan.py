@@ -43,7 +43,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
     derived = meaning(settings, devices)
     found = devices | derived.tag_sets()
     of_tag = {tag: stream for stream, tags in found.items() for tag in tags.column}
-    when = None
+    when, state = None, ""
     if model.when is not None:
         state = derived.states[model.when]
         when = of_tag[state], found[of_tag[state]].column[state]
@@ -56,6 +56,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
             model.deadline_s,
             _parts(bound.inputs, found, of_tag),
             when,
+            state,
         )
         for instance, bound in model.instances.items()
     ]

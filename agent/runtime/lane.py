@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.batch import SHADOW, Batch, Origin
+from agent.core.cutting import Fed
 from agent.core.evidence import Evidence
 from agent.core.features import Preparation
 from agent.core.ports import DeadlineMissed, WorkerLost
@@ -26,6 +28,7 @@ class InstancePlan:
         parts: Stream and column numbers that give those inputs, in order; one part for a
             count window.
         when: Stream and column of the state outside which nothing is scored.
+        state: The tag of that column; empty without one.
     """
 
     instance: str
@@ -35,11 +38,19 @@ class InstancePlan:
     deadline_s: float
     parts: tuple[tuple[str, tuple[int, ...]], ...]
     when: tuple[str, int] | None = None
+    state: str = ""
 
     @property
     def stream(self) -> str:
         """The stream of its results, while it serves."""
         return f"model/{self.instance}"
+
+    @property
+    def fed(self) -> Fed:
+        """By name: what is stored may have other columns than what is configured now."""
+        names = iter(self.inputs)
+        parts = tuple((stream, tuple(islice(names, len(some)))) for stream, some in self.parts)
+        return Fed(parts, self.window, None if self.when is None else (self.when[0], self.state))
 
     def same_windows(self, other: "InstancePlan") -> bool:
         """Do windows cut for one serve the other as well."""
