@@ -8,7 +8,7 @@ from agent.app import plan
 from agent.app.plant import PlantView
 from agent.config.schema import SelfSection
 from agent.runtime.alarmlist import told
-from agent.runtime.budget import Budget
+from agent.runtime.budget import Budget, resumed
 from agent.runtime.thin import Rules, Thin
 from agent.runtime.uplink import Uplink
 from agent.sources.internal import Internal
@@ -66,7 +66,9 @@ class Ends:
             balance = self._daemon.store.journal.outbox(name).balance
             sink.see(PlantView(self._daemon.pipeline, self.facts, balance))
         per_day = getattr(section, "data_budget", None)
-        budget = Budget(per_day, self._daemon.clock.mono_s()) if per_day is not None else None
+        budget = None
+        if per_day is not None:
+            budget = resumed(name, per_day, self._daemon.clock, self._daemon.store.state)
         return Uplink(
             name,
             lambda: sink,

@@ -20,6 +20,10 @@ OWED_S: Final = 0.1
 """A commit somebody waits for comes within this time, s."""
 
 
+TRUSTED: Final = frozenset({"synced", "holdover"})
+"""States of a clock that can say what is over, and how long something took over a restart."""
+
+
 class Clock(Protocol):
     """Two clocks: timestamps use ``wall_ns``, every duration uses ``mono_s``."""
 

@@ -1,11 +1,22 @@
 """A sink's bytes per day: what may still be sent, and who has to wait for it."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent.core.ports import TRUSTED, Clock, StateStore
+
+NAMESPACE: Final = "budget"
+"""Of the state store: sink -> what is left, and when."""
 
 DAY_S: Final = 86_400.0
 
 NEVER_S: Final = 1e9
 """Nothing of this kind goes out."""
+
+_STEP: Final = 1 / 16
+"""Share of an hour's bytes that is written off in advance: a crash costs no more, and the flash
+hardly notices.
+"""
 
 _RUNGS: Final = (0.5, 0.375, 0.25, 0.125, 0.0)
 """Down to which share of an hour's bytes each rung goes."""
@@ -30,15 +41,31 @@ class Budget:
     the budget and one bucket goes out, beside them.
     """
 
-    def __init__(self, per_day: int, now_s: float) -> None:
+    def __init__(
+        self,
+        per_day: int,
+        now_s: float,
+        left: float | None = None,
+        keep: Callable[[float], None] | None = None,
+    ) -> None:
+        """*left* bytes to begin with (None: an hour's); *keep* writes them down now and then."""
         self.per_day = per_day
         self._room = per_day / 24.0
-        self._level, self._at_s = self._room, now_s
+        self._level, self._at_s = self._room if left is None else min(left, self._room), now_s
+        self._keep, self._kept = keep, self._level
 
     def spend(self, count: int, now_s: float) -> None:
         """*count* bytes went over the line."""
         filled = self._level + (now_s - self._at_s) * self.per_day / DAY_S
         self._level, self._at_s = min(self._room, filled) - count, now_s
+        self._remember(self._room * _STEP)
+
+    def _remember(self, step: float) -> None:
+        """Write down less than there is, before it is spent: a crash never brings bytes back."""
+        least = self._kept if self._level > 0 else self._kept - step
+        if self._keep is not None and not least <= self._level <= self._kept + 2 * step:
+            self._kept = max(self._level - step, min(self._level, 0.0))
+            self._keep(self._kept)
 
     @property
     def rung(self) -> int:
@@ -55,3 +82,19 @@ class Budget:
     def backlog_waits(self) -> bool:
         """What was missed is sent only while there is plenty."""
         return self.rung > 0
+
+
+def resumed(sink: str, per_day: int, clock: Clock, state: StateStore) -> Budget:
+    """The budget of *sink* as an earlier run left it; the time since then counts if the clock can
+    be believed.
+    """
+
+    def keep(left: float) -> None:
+        state.set(NAMESPACE, sink, {"left": round(left), "at_ns": clock.wall_ns()})
+
+    found: Any = state.get(NAMESPACE, sink)
+    left = None
+    if found is not None:
+        away_s = max(0.0, (clock.wall_ns() - found["at_ns"]) / 1e9)
+        left = found["left"] + (away_s * per_day / DAY_S if clock.state in TRUSTED else 0.0)
+    return Budget(per_day, clock.mono_s(), left, keep)

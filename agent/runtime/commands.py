@@ -13,7 +13,7 @@ import structlog
 
 from agent.config.schema import CommandsSection
 from agent.core.errors import AgentError
-from agent.core.ports import AuditTrail, Clock, StateStore
+from agent.core.ports import TRUSTED, AuditTrail, Clock, StateStore
 from agent.core.requests import Declined, Request, Verb
 from agent.core.stats import Stats
 from agent.runtime.command_ids import CommandIds
@@ -30,9 +30,6 @@ RUNNING: Final = 8
 REFUSALS_BURST: Final = 30
 REFUSALS_PER_S: Final = 1.0
 """So many refusals are written down and answered one by one; a flood is one row a second."""
-
-TRUSTED: Final = frozenset({"synced", "holdover"})
-"""States of a clock that can say whether a request has expired."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KEYS: Final = frozenset({"v", "id", "expires", "args"})

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.stats import Stats
-from agent.runtime.budget import DAY_S, Budget
+from agent.runtime.budget import DAY_S, Budget, resumed
 from agent.runtime.meter import Meter
 from tests.tools import ManualClock
 
@@ -49,6 +49,51 @@ def test_the_bucket_fills_again():
     assert budget.rung == 0
     budget.spend(99, 10 * DAY_S)
     assert budget.rung == 4
+
+
+class Kept:
+    """A state store as it is found after a crash."""
+
+    def __init__(self):
+        self.values, self.writes = {}, 0
+
+    def get(self, ns, key):
+        return self.values.get((ns, key))
+
+    def set(self, ns, key, value):
+        self.values[ns, key] = value
+        self.writes += 1
+
+
+def test_a_start_brings_no_share_of_its_own():
+    """An agent that crashes each minute spends no more than one that stays. Afterwards it has
+    its hour's bytes again within the hour, and its flash has hardly noticed.
+    """
+    clock, state, sent, lives = ManualClock(), Kept(), 0, 60
+    for _ in range(lives):
+        budget = resumed("out", 2_400_000, clock, state)
+        while budget.rung < 5:
+            budget.spend(500, clock.mono_s())
+            sent += 500
+        clock.advance(60)
+        clock.elapsed_s = 0.0  # it begins anew with each boot
+    room = 2_400_000 / 24
+    assert sent <= 2 * room + lives * 500
+    assert state.writes <= 4 * lives
+    clock.advance(3600)
+    assert resumed("out", 2_400_000, clock, state).rung == 0
+
+
+def test_time_that_went_by_counts_when_it_is_known():
+    """Off for an hour fills the bucket; a clock that may be wrong fills nothing."""
+    for word, rung in (("unsynced", 5), ("synced", 0)):
+        clock, state = ManualClock(), Kept()
+        resumed("out", 2400, clock, state).spend(100, 0.0)
+        clock.advance(3600)
+        clock.state = word
+        assert resumed("out", 2400, clock, state).rung == rung
+    clock.advance(-9 * 3600)
+    assert resumed("out", 2400, clock, state).rung == 5
 
 
 def test_bytes_are_counted_over_connections():
