@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -11,8 +13,12 @@ from agent.config.load import ConfigProblems, Whole, load_whole
 from agent.config.places import DATA_DIR, data_dir_in
 from agent.config.schema import Settings
 from agent.plugins import installed
+from agent.storage.configs import Accepted, Configs
 
 log = structlog.get_logger()
+
+MAX_STARTS: Final = 3
+"""Starts within one probation; the configuration that needs another one is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +27,14 @@ class Loaded:
 
     Attributes:
         whole: What was read; its ``standalone`` is kept as the last good one.
-        last_good: True when *path* was refused and the last good file runs instead.
+        last_good: True when *path* is not what runs, but the last good file.
+        why: Why that is so.
     """
 
     whole: Whole
     path: Path
     last_good: bool = False
+    why: str = ""
 
     @property
     def settings(self) -> Settings:
@@ -46,41 +54,66 @@ def accept(path: Path) -> Loaded:
 
 
 def boot(path: Path) -> Loaded:
-    """Load *path*, or the last good file when it is refused.
+    """Load *path*, or the last good file when it is refused or was taken back.
 
     Raises `ConfigProblems` of *path* when there is no last good file either: a gateway far from
     everybody rather runs yesterday's configuration, loudly, than none.
     """
     try:
-        return accept(path)
+        loaded = accept(path)
     except ConfigProblems as refused:
-        good = last_good_path(data_dir_of(path))
-        if not good.is_file():
+        good = last_good(Configs(data_dir_of(path)), path, f"{path} is broken")
+        if good is None:
             raise
-        try:
-            loaded = accept(good)
-        except ConfigProblems:
-            raise refused from None
-        log.error("config.last_good", file=str(path), runs=str(good), error=str(refused))  # noqa: TRY400
-        return Loaded(loaded.whole, path, last_good=True)
+        log.error("config.last_good", file=str(path), error=str(refused))  # noqa: TRY400
+        return good
+    configs = Configs(Path(loaded.settings.data_dir))
+    why = taken_back(configs, loaded.digest)
+    good = last_good(configs, path, why) if why else None
+    if good is None:
+        return loaded
+    log.error("config.last_good", file=str(path), error=why)
+    return good
 
 
-def keep(loaded: Loaded) -> None:
-    """Remember an accepted file as the last good one; a full disk is no reason to stop."""
-    target = last_good_path(Path(loaded.settings.data_dir))
-    draft = target.with_suffix(".new")
+def last_good(configs: Configs, path: Path, why: str) -> Loaded | None:
+    """The last good configuration in place of *path*; None when there is none that is accepted."""
+    if not configs.good.is_file():
+        return None
     try:
-        draft.write_text(loaded.whole.standalone, encoding="utf-8")
-        with draft.open("rb") as f:
-            os.fsync(f.fileno())
-        draft.replace(target)
-    except OSError as e:
-        log.error("config.last_good_not_kept", file=str(target), error=str(e))  # noqa: TRY400
+        return Loaded(accept(configs.good).whole, path, last_good=True, why=why)
+    except ConfigProblems:
+        return None
 
 
-def last_good_path(data_dir: Path) -> Path:
-    """Where the last good configuration is kept."""
-    return data_dir / "last-good.yaml"
+def taken_back(configs: Configs, digest: str) -> str:
+    """Why the file with *digest* must not run; empty when it may. Counts starts on probation."""
+    refused, probation = configs.mark("refused"), configs.mark("probation")
+    if refused.get("digest") == digest:
+        return str(refused.get("why"))
+    if probation.get("digest") != digest:
+        return ""
+    starts = int(probation.get("starts", 0)) + 1
+    if starts < MAX_STARTS:
+        configs.set_mark("probation", {**probation, "starts": starts})
+        return ""
+    why = f"it was taken back: the agent had to start {starts} times while it was on probation"
+    configs.set_mark("refused", {"digest": digest, "why": why})
+    configs.set_mark("probation", {})
+    return why
+
+
+def keep(loaded: Loaded, by: str = "boot", verdict: str = "good", why: str = "") -> None:
+    """Remember what was accepted; the same once more, and its verdict is brought up to date."""
+    configs = Configs(Path(loaded.settings.data_dir))
+    history = configs.history()
+    last = history[-1] if history else None
+    if last is not None and last.digest == loaded.digest:
+        n, at_ns, by = last.n, last.at_ns, last.by
+    else:
+        n, at_ns = (last.n + 1 if last else 1), time.time_ns()
+    text = loaded.whole.standalone
+    configs.keep(Accepted(n, at_ns, loaded.digest, by, verdict, why, text))
 
 
 def data_dir_of(path: Path) -> Path:

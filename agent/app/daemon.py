@@ -14,13 +14,14 @@ import structlog
 from agent import __version__
 from agent.app import plan
 from agent.app.books import Books
-from agent.app.boot import Loaded, accept, boot, keep
+from agent.app.boot import Loaded, boot
 from agent.app.ends import Ends
 from agent.app.models import Models
+from agent.app.takeover import Ending, Takeover, Wish
 from agent.app.verbs import commands, verbs
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
-from agent.core.errors import ConfigError, TransientError
+from agent.core.errors import ConfigError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
 from agent.core.texts import Texts, unseen
@@ -69,10 +70,6 @@ def _make(data_dir: Path) -> None:
         log.error("data_dir.missing", path=str(data_dir), error=str(e))  # noqa: TRY400
 
 
-class Ending(TransientError):
-    """A reload came too late: the agent has been told to end."""
-
-
 class Daemon:
     """Everything that runs, and how it is put together."""
 
@@ -108,13 +105,14 @@ class Daemon:
         self.control = Control(socket_path(self._data_dir), table, store.audit)
         self.commands = commands(self, table)
         self.pulse = Pulse(clock, stats, self._hangs)
+        self.takeover = Takeover(self)
         self._wiring = Wiring()
         self.ends = Ends(self)
         self.sources, self.uplinks = self.ends.sources, self.ends.uplinks
         self.units: Units
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
         self._jobs: set[asyncio.Task[Any]] = set()
-        self._applying = asyncio.Lock()
+        self.applying = asyncio.Lock()
 
     async def run(self, stack: AsyncExitStack) -> None:
         """Start, wait for the signal to end, end in order."""
@@ -126,15 +124,15 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # agent.cli.run has held it
         async with asyncio.TaskGroup() as tg:
             self.units = Units(tg, self.clock, Backoff(cap_s=30.0))
-            await self._apply(self.loaded)
-            if not self.loaded.last_good:
-                keep(self.loaded)
+            await self.apply(self.loaded)
+            self.takeover.started()
             log.info("agent.ready", version=__version__, config=str(self.loaded.path),
                      epoch=self.store.journal.epoch)  # fmt: skip
-            notify("READY=1", self._status_line())
+            notify("READY=1", self.status_line())
             await self._stop.wait()
-            async with self._applying:
+            async with self.applying:
                 notify("STOPPING=1")
+                await self.takeover.stop()
                 await self._shut_down()
 
     def end(self) -> None:
@@ -150,53 +148,25 @@ class Daemon:
 
     async def _reload_by_signal(self) -> None:
         try:
-            await self.reload()
+            await self.takeover.take(Wish())
         except ConfigError as e:
             log.error("config.refused", error=str(e))  # noqa: TRY400
         except Ending as e:
             log.info("config.not_read", reason=str(e))
 
-    async def reload(self) -> Diff:
-        """Take over the file as it is now; `ConfigError` leaves everything running."""
-        async with self._applying:
-            if self._stop.is_set():
-                raise Ending(
-                    "the agent is about to end",
-                    fix="Nothing to do: it reads its file when it starts again.",
-                    code="E782",
-                )
-            notify("RELOADING=1", f"MONOTONIC_USEC={int(self.clock.mono_s() * 1e6)}")
-            try:
-                loaded = await asyncio.to_thread(self._acceptable)
-                diff = await self._apply(loaded)
-                keep(loaded)
-            finally:
-                notify("READY=1", self._status_line())
-        facts = {"digest": loaded.digest, "added": diff.added, "changed": diff.changed}
-        await self.store.audit.write("config.applied", "agent", facts | {"removed": diff.removed})
-        return diff
-
-    def _acceptable(self) -> Loaded:
-        """The file as it is now, if it can be taken over while running."""
-        loaded = accept(self.loaded.path)
-        if loaded.settings.data_dir != self.loaded.settings.data_dir:
-            raise ConfigError(
-                f"data_dir cannot change while running "
-                f"({self.loaded.settings.data_dir} -> {loaded.settings.data_dir})",
-                where=str(loaded.path),
-                fix="Restart the service to change it.",
-                code="E109",
-            )
-        return loaded
+    @property
+    def ending(self) -> bool:
+        """Has the agent been told to end."""
+        return self._stop.is_set()
 
     @property
     def recorder(self) -> Recorder:
         """Who writes down what the devices say, when asked to."""
         return self.ctx.shared("recorder", lambda: Recorder(self.clock))
 
-    async def _apply(self, loaded: Loaded) -> Diff:
-        """Make what runs equal to *loaded*. Units start after this returns to the loop, so the
-        pipeline is wired before their first batch.
+    async def apply(self, loaded: Loaded) -> Diff:
+        """Make what runs equal to *loaded*, within ``applying``. Units start after this returns to
+        the loop, so the pipeline is wired before their first batch.
         """
         old = self.loaded.settings
         self.recorder.stop("the configuration changed")
@@ -268,9 +238,10 @@ class Daemon:
                 self.stats.set(f"sink/{name}.oldest_age_s", uplink.oldest_age_s())
             books.tick()
             self.pipeline.tick()
-            notify(self._status_line())
+            notify(self.status_line())
 
-    def _status_line(self) -> str:
+    def status_line(self) -> str:
+        """What systemd shows."""
         waiting = sum(u.depth() for u in self.uplinks.values())
         good = " (last good configuration)" if self.loaded.last_good else ""
         return f"STATUS={len(self.loaded.settings.devices)} devices, {waiting} rows to send{good}"

@@ -30,13 +30,14 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "digest": daemon.loaded.digest,
             "loaded_at": daemon.loaded_ns,
             "last_good": daemon.loaded.last_good,
+            "probation": daemon.takeover.facts(),
         },
         "clock": {"state": daemon.clock.state, "wall_ns": now_ns},
-        "devices": {n: _device(daemon, n) for n in settings.devices},
+        "devices": {n: device(daemon, n) for n in settings.devices},
         "tags": _tags(daemon, now_ns),
         "models": _models(daemon),
         "alarms": told(daemon.pipeline.alarms.active.values()),
-        "sinks": {n: _sink(daemon, n) for n in settings.sinks},
+        "sinks": {n: sink(daemon, n) for n in settings.sinks},
         "journal": {
             "durable": daemon.store.journal.durable,
             "epoch": daemon.store.journal.epoch,
@@ -65,17 +66,17 @@ def _reasons(daemon: "Daemon") -> list[str]:
     """Why the agent is not as it should be; empty when it is."""
     found = []
     if daemon.loaded.last_good:
-        found.append(f"runs the last good configuration: {daemon.loaded.path} is broken")
+        found.append(f"runs the last good configuration: {daemon.loaded.why}")
     if not daemon.store.journal.durable:
         found.append("the journal cannot write: values are sent live only")
     for name in daemon.loaded.settings.devices:
-        device = _device(daemon, name)
-        if device["state"] != "running" or not device.get("connected", True):
-            found.append(f"device {name}: {device.get('last_error') or 'not connected'}")
+        one = device(daemon, name)
+        if one["state"] != "running" or not one.get("connected", True):
+            found.append(f"device {name}: {one.get('last_error') or 'not connected'}")
     found += [
         f"sink {n}: {r['last_error'] or 'not connected'}"
         for n in daemon.loaded.settings.sinks
-        if not (r := _sink(daemon, n))["connected"]
+        if not (r := sink(daemon, n))["connected"]
     ]
     for name, model in daemon.loaded.settings.models.items():
         found += [f"model {name}: {text}" for text in _model_reasons(daemon, name, model)]
@@ -105,7 +106,8 @@ def _unit(running: Running | None) -> dict[str, Any]:
     return {"state": str(running.state), "restarts": running.restarts, "last_error": error}
 
 
-def _device(daemon: "Daemon", name: str) -> dict[str, Any]:
+def device(daemon: "Daemon", name: str) -> dict[str, Any]:
+    """How a device fares."""
     facts = _unit(daemon.units.running.get(f"source/{name}"))
     source = daemon.sources.get(name)
     own = source.facts() if source is not None and hasattr(source, "facts") else {}
@@ -113,7 +115,8 @@ def _device(daemon: "Daemon", name: str) -> dict[str, Any]:
     return facts | own | {"last_error": error}
 
 
-def _sink(daemon: "Daemon", name: str) -> dict[str, Any]:
+def sink(daemon: "Daemon", name: str) -> dict[str, Any]:
+    """How a sink fares."""
     facts = _unit(daemon.units.running.get(f"sink/{name}"))
     uplink = daemon.uplinks.get(name)
     if uplink is None:

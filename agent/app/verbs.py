@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.app.alarmverbs import AlarmVerbs
+from agent.app.configverbs import ConfigVerbs
 from agent.app.handverbs import HandVerbs
 from agent.app.recordverbs import RecordVerbs
 from agent.app.status import holds_h, status
 from agent.app.tagverbs import TagVerbs
 from agent.app.trendverbs import TrendVerbs
-from agent.config.load import ConfigProblems
-from agent.core.errors import ConfigError, PermanentError
+from agent.core.errors import PermanentError
 from agent.core.requests import Caller, Verb
 from agent.runtime.commands import Commands
 
@@ -26,12 +26,12 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
     return (
         {
             "status": Verb(answers.status, admin=False),
-            "reload": Verb(answers.reload, admin=True, remote=True),
             "outbox": Verb(answers.outbox, admin=False),
             "models.list": Verb(answers.models, admin=False),
             "models.pull": Verb(answers.pull, admin=True, remote=True),
             "models.rollback": Verb(answers.rollback, admin=True, remote=True),
         }
+        | ConfigVerbs(daemon).table()
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()
@@ -62,15 +62,6 @@ class _Answers:
 
     async def status(self, _args: Args, _peer: Caller) -> Any:
         return status(self._daemon)
-
-    async def reload(self, _args: Args, _peer: Caller) -> Any:
-        try:
-            diff = await self._daemon.reload()
-        except ConfigProblems as problems:
-            return {"refused": problems.render(), "problems": problems.as_json()}
-        except ConfigError as e:
-            return {"refused": str(e), "problems": []}
-        return {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
 
     async def outbox(self, _args: Args, _peer: Caller) -> Any:
         return [

@@ -14,10 +14,10 @@ from agent.cli.args import INTERNAL, complain, exit_code
 from agent.core.errors import AgentError
 
 COMMANDS: Final = (
-    "run", "check", "config", "status", "top", "reload", "outbox", "export", "trend", "backup",
-    "restore", "alarms", "read",
-    "write", "models", "tags", "explain", "tail", "maintenance", "force", "scan", "probe",
-    "dry-run", "doctor", "bundle", "record", "replay", "simulate", "demo",
+    "run", "check", "plan", "apply", "reload", "config", "status", "top", "outbox", "export",
+    "backup", "restore", "alarms", "read", "write", "models", "tags", "explain", "tail", "trend",
+    "maintenance", "force", "scan", "probe", "dry-run", "doctor", "bundle", "record", "replay",
+    "simulate", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

@@ -307,6 +307,14 @@ class WritesSection(Section):
     """Full name of a tag: what may be written to it."""
 
 
+class ApplySection(Section):
+    """What happens when a changed file is taken over."""
+
+    probation_s: MaybeSeconds = Field(60.0, alias="probation")
+    """For so long devices, sinks and models must fare no worse than before, or the last good
+    configuration comes back by itself; `none`: it is good at once."""
+
+
 class SelfSection(Section):
     """The agent's own numbers as a device."""
 
@@ -351,5 +359,7 @@ class Settings(Section):
     """Requests over MQTT; off without this section."""
     writes: WritesSection | None = None
     """Writing to devices; off without this section."""
+    apply: ApplySection = Field(default_factory=lambda: ApplySection.model_validate({}))
+    """Taking over a changed file."""
     self_: SelfSection = Field(default_factory=lambda: SelfSection.model_validate({}), alias="self")
     """The agent's own numbers, as a device called `agent`."""

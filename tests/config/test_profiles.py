@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.app.boot import accept, boot, keep, last_good_path
+from agent.app.boot import accept, boot, keep
 from agent.config.load import ConfigProblems, load, loads, loads_whole
 from agent.config.profiles import merged
 from agent.plugins import installed
@@ -106,7 +106,7 @@ def test_the_last_good_file_needs_no_profile_files(tmp_path):
     again = boot(config)
     assert again.last_good
     assert again.settings.devices == loaded.settings.devices
-    assert "maps/on.yaml" not in last_good_path(tmp_path).read_text()
+    assert "maps/on.yaml" not in (tmp_path / "last-good.yaml").read_text()
 
 
 def test_a_changed_profile_is_another_configuration(tmp_path):

@@ -112,7 +112,7 @@ async def test_a_reload_touches_only_what_changed(tmp_path):
         here.far.sound()
         trail = journal(tmp_path, "SELECT kind, actor FROM audit ORDER BY n")
         asked = ("control", f"uid:{os.geteuid()}")
-        assert trail == [asked, ("config.applied", "agent")] * 2
+        assert trail == [asked, ("config.applied", asked[1])] * 2
 
 
 async def test_devices_sinks_and_alarms_come_and_go(tmp_path):
@@ -128,7 +128,9 @@ async def test_devices_sinks_and_alarms_come_and_go(tmp_path):
             await until(lambda: here.far.alarms("hot") == [True], 15)
             await until(lambda: [a["alarm"] for a in here.last("_alarms")["active"]] == ["hot"])
             here.configure(devices=devices, alarms={}, sinks={})
-            assert (await command(config, "reload")).returncode == 0
+            refused = await command(config, "reload")
+            assert (refused.returncode, "tag quiet/n vanishes" in refused.stderr) == (78, True)
+            assert (await command(config, "reload", "--breaking")).returncode == 0
             status = await told(agent, lambda s: "quiet/n" not in s["tags"])
             assert (list(status["devices"]), status["sinks"]) == (["count"], {})
             assert status["alarms"] == []
