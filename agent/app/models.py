@@ -4,34 +4,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.app import plan
 from agent.app.alarms import decided
-from agent.app.judging import tally
-from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
-from agent.core.errors import TransientError
+from agent.core.errors import AgentError, TransientError
 from agent.core.history import History
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel, StateStore
 from agent.core.registry import Artifact, Judged, Offer, Registry
-from agent.core.stats import Part, Stats
-from agent.core.tally import Tally
+from agent.core.stats import Stats
 from agent.inference.host import WorkerHost
 from agent.registries.download import download
 from agent.registries.trust import Trust
-from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
+from agent.runtime.proof import prove
 from agent.runtime.rollout import Rollout
+from agent.runtime.scene import Scene
 from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
-from agent.runtime.service import Scene
-from agent.runtime.shadow import NAMED, Shadow
+from agent.runtime.stored import stored_windows
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
-from agent.storage.historian import HistorianThread
+
+TEND_S: Final = 10.0
+"""What waits and what serves is looked at so often."""
 
 
 class _Judge:
@@ -66,30 +68,16 @@ class Models:
         settings: Callable[[], Settings],
         context: Callable[[], Context],
         store: Store,
-        historian: HistorianThread,
         pipeline: Pipeline,
         data_dir: Path,
         clock: Clock,
         stats: Stats,
     ) -> None:
         self._settings, self._context = settings, context
-        self._pipeline = pipeline
-        self.past = Past(settings, historian)
+        self._store, self._pipeline = store, pipeline
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
-        self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate")
-        self.shadow = Shadow(
-            self._candidates,
-            pipeline.emit,
-            self._plans,
-            self._count,
-            pipeline.close,
-            clock,
-            stats,
-        )
-        self._candidates.on_quarantine = self.shadow.failed
-        self.scoring.tap = self.shadow.scoring.offer
         self.schedule = Schedule()
         self.rollout = Rollout(
             FileArtifacts(data_dir / "models"),
@@ -97,7 +85,7 @@ class Models:
             store.audit,
             Scene(
                 trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
-                windows=self.past.windows,
+                windows=self._windows,
                 switch=self._switch,
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
@@ -116,7 +104,6 @@ class Models:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.host)
-            await stack.enter_async_context(self._candidates)
             stack.push_async_callback(self._end_jobs)
             await stack.enter_async_context(self.schedule)
             self._stack = stack.pop_all()
@@ -146,9 +133,12 @@ class Models:
                     self.schedule.every(
                         section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
                     )
+                self.schedule.every(TEND_S, f"tend/{name}", lambda: self.rollout.tend(choice))
                 await asyncio.Event().wait()
             finally:
                 self.schedule.remove(f"poll/{name}")
+                self.schedule.remove(f"tend/{name}")
+                await self.rollout.stopped(choice)
 
         return run
 
@@ -164,7 +154,6 @@ class Models:
         for name in self._manifests:
             self._decide(name)
         self._start(self._unload())
-        self._start(self.shadow.retain())
 
     def stepped(self) -> None:
         """The wall clock was moved."""
@@ -189,29 +178,22 @@ class Models:
     async def _switch(
         self, model: str, artifact: Artifact, data: bytes, manifest: Manifest | None
     ) -> LoadedModel | None:
-        """Load beside the version in service, then swap between two windows."""
+        """Load beside the version in service, let it prove itself, swap between two windows."""
         async with self._switching:
             if model not in self._settings().models:
                 return None
             loaded = await self.host.load(artifact.digest, data)
+            if manifest is not None:
+                await self._prove(model, artifact.digest, manifest)
             settings = self._settings()  # a reload may have come while it was loading
             if model in settings.models:
+                plans = plan.instances(settings, model)
                 preparation = None if manifest is None else manifest.preparation
-                counted = self._count(model, loaded, manifest)
-                self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
+                self.scoring.activate(artifact, loaded, plans, preparation)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()
             return loaded if model in settings.models else None
-
-    def _plans(self, model: str) -> list[InstancePlan]:
-        settings = self._settings()
-        return plan.instances(settings, model) if model in settings.models else []
-
-    def _count(
-        self, model: str, loaded: LoadedModel, manifest: Manifest | None
-    ) -> Callable[[], Tally]:
-        return tally(self._settings().models[model], loaded, manifest)
 
     def _decide(self, model: str) -> None:
         """What the version in service decides makes the alarms that the configuration left open."""
@@ -219,6 +201,15 @@ class Models:
         decision = None if manifest is None else manifest.decision
         specs = [] if decision is None else decided(model, section, decision)
         self._pipeline.bring(model, specs)
+
+    async def _prove(self, model: str, digest: str, manifest: Manifest) -> None:
+        """The golden recordings, in the worker that serves, at each load into service."""
+        deadline_s = plan.choice(self._settings(), model).fit.deadline_s
+        try:
+            await prove(manifest, lambda x: self.host.predict(digest, x, deadline_s), timed=False)
+        except AgentError:
+            await self._unload_unused()
+            raise
 
     async def _unload(self) -> None:
         async with self._switching:
@@ -232,6 +223,12 @@ class Models:
     def _withdraw(self, model: str) -> None:
         self.scoring.deactivate(model)
         self._start(self._unload())
+
+    async def _windows(self, model: str) -> NDArray[np.float32] | None:
+        settings = self._settings()
+        if model not in settings.models:
+            return None
+        return await stored_windows(self._store.journal, plan.instances(settings, model))
 
     def _quarantined(self, digest: str, reason: str) -> None:
         self.scoring.hold(digest)

@@ -1,5 +1,6 @@
 """From settings to what must run: units, and how the pipeline is wired."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -8,11 +9,13 @@ from agent.app.certificates import certificates, watch
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
+from agent.config.rollout import RolloutSection
 from agent.config.schema import ModelSection, Settings
 from agent.config.windows import window
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, Window
 from agent.runtime.flood import FloodLimit
+from agent.runtime.gates import Gates
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Wiring
 from agent.runtime.trial import Fit
@@ -43,7 +46,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
     derived = meaning(settings, devices)
     found = devices | derived.tag_sets()
     of_tag = {tag: stream for stream, tags in found.items() for tag in tags.column}
-    when, state = None, ""
+    when = None
     if model.when is not None:
         state = derived.states[model.when]
         when = of_tag[state], found[of_tag[state]].column[state]
@@ -56,7 +59,6 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
             model.deadline_s,
             _parts(bound.inputs, found, of_tag),
             when,
-            state,
         )
         for instance, bound in model.instances.items()
     ]
@@ -98,6 +100,19 @@ def choice(settings: Settings, name: str) -> ModelChoice:
         poll_s=model.poll_s,
         unsigned=unsigned == "accept",
         gateway=settings.gateway.id,
+        gates=None if model.file is not None else _gates(settings.rollout),
+        keep=1 if settings.rollout is None else settings.rollout.keep,
+    )
+
+
+def _gates(section: RolloutSection | None) -> Gates | None:
+    """What a version must show; its trial only, where nobody has asked for more."""
+    if section is None:
+        return None
+    return Gates(
+        ask=section.activation == "ask",
+        ask_retrained=section.retrained == "ask",
+        **{f.name: getattr(section, f.name) for f in fields(Gates) if hasattr(section, f.name)},
     )
 
 
@@ -140,7 +155,6 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     """Everything that must run for *settings*."""
     wanted = [
         Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
-        Unit("shadow", Layer.MODEL, None, daemon.models.shadow.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),
@@ -174,9 +188,10 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
 
 
 def _what_serves(settings: Settings, name: str) -> object:
-    """A model starts anew when its section, its registry, or the place of its inputs changes."""
+    """A model starts anew when its section, its registry, its inputs, or the rollout changes."""
     model = settings.models[name]
-    return model, _registry(settings, model), instances(settings, name)
+    tried = None if model.file is not None else settings.rollout
+    return model, _registry(settings, model), instances(settings, name), tried
 
 
 def takes_commands(settings: Settings, sink: str) -> bool:

@@ -10,6 +10,7 @@ from agent.config.alarms import AlarmSection, FloodSection, Votes, check_votes
 from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
+from agent.config.rollout import RolloutSection
 from agent.config.when import When
 from agent.core.decision import Decision
 
@@ -355,6 +356,8 @@ class Settings(Section):
     """Where new versions of models come from: name: registry."""
     trust: TrustSection | None = None
     """Who may sign models; needed for registries that take signed ones only."""
+    rollout: RolloutSection | None = None
+    """How new versions of models are tried; without it they serve right after their trial."""
     commands: CommandsSection | None = None
     """Requests over MQTT; off without this section."""
     writes: WritesSection | None = None

@@ -62,6 +62,7 @@ class Manifest:
         reference: Healthy values of each channel, and of the output that decides
             (``output/NAME``); empty when the package has none.
         not_watched: Channels whose drift says nothing.
+        acceptance: Criteria of `agent.runtime.gates.Gates` that it wants at least so strict.
     """
 
     name: str
@@ -83,3 +84,4 @@ class Manifest:
     provenance: Mapping[str, str] = field(default_factory=dict)
     reference: Mapping[str, Reference] = field(default_factory=dict)
     not_watched: frozenset[str] = frozenset()
+    acceptance: Mapping[str, float] = field(default_factory=dict)

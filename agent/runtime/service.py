@@ -1,50 +1,28 @@
-"""Which version of a model serves: taken after its trial, resumed, and taken back."""
+"""Which version of a model serves: taken, resumed, and taken back."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from agent.core.errors import AgentError, PermanentError, TransientError
-from agent.core.manifest import Manifest
-from agent.core.ports import LoadedModel, ModelHost
+from agent.core.ports import LoadedModel
 from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.runtime.intake import Intake
-from agent.runtime.releases import Releases, Stage
-from agent.runtime.trial import check_fit, try_out
+from agent.runtime.life import Release, Stage, Version
+from agent.runtime.releases import Releases
+from agent.runtime.scene import Scene
+from agent.runtime.trial import check_fit
 from agent.runtime.verdicts import Verdicts
 from agent.runtime.versions import ModelChoice, Watched
 
 log = structlog.get_logger()
 
-MAX_CRASHES: Final = 3
-"""Trials of one candidate that the agent does not survive before the candidate is blocked."""
+MAX_TRIES: Final = 3
+"""Trials of a version, or starts with it in service, that the agent does not survive."""
 
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Where versions are tried and where they serve.
-
-    Attributes:
-        trial: A worker of its own for candidates; entered for one trial, one at a time.
-        windows: Stored windows float32 (b, w, k) for a trial; None without history.
-        switch: Takes an artifact into service between two windows; raises and changes nothing,
-            or returns what was loaded; None when the model is no longer configured.
-        withdraw: Takes a model out of service.
-        pardon: An operator wants a version (digest) all the same.
-    """
-
-    trial: Callable[[], AbstractAsyncContextManager[ModelHost]]
-    windows: Callable[[str], Awaitable[NDArray[np.float32] | None]]
-    switch: Callable[[str, Artifact, bytes, Manifest | None], Awaitable[LoadedModel | None]]
-    withdraw: Callable[[str], None]
-    pardon: Callable[[str], None]
+_FOR_GOOD: Final = frozenset({"E650", "E688"})
+"""A version that ends the agent, or computes something else than it promised, is rolled back."""
 
 
 class Service:
@@ -55,57 +33,36 @@ class Service:
     ) -> None:
         self._scene, self._intake, self._releases = scene, intake, releases
         self._verdicts, self._stats = verdicts, stats
-        self._trial_turn = asyncio.Lock()
 
     async def take(
-        self, one: Watched, choice: ModelChoice, artifact: Artifact, *, pulled: bool
-    ) -> None:
-        """Try *artifact*; if it holds, put it into service and collect what is not needed."""
-        actor, before = "operator" if pulled else "agent", self._releases.get(one.name).active
-        await self._releases.fetched(one.name, artifact)
-        try:
-            data = await self._intake.verified(artifact)
-            await self._try(choice, artifact, data)
-            if pulled:
-                self._scene.pardon(artifact.digest)
-            await self._switch_to(one, choice, artifact, data, before)
-        except PermanentError as e:
-            one.refused[artifact.digest] = e
-            await self._releases.mark(one.name, stage=Stage.REFUSED, tries=0)
-            await self._verdicts.audited("model.refused", actor, artifact, before, str(e))
-            await self.collect()
-            raise
-        except (TransientError, asyncio.CancelledError):
-            await self._releases.interrupted(one.name, None)
-            raise
-        await self._verdicts.audited("model.activated", actor, artifact, before)
-        await self.collect()
-
-    async def _try(self, choice: ModelChoice, artifact: Artifact, data: bytes) -> None:
-        """The trial, in a worker of its own; one at a time, for the memory's sake."""
-        async with self._trial_turn:
-            await self._releases.mark(choice.name, stage=Stage.TRYING)
-            windows = await self._scene.windows(choice.name)
-            if windows is not None and windows.shape[1:] != (choice.fit.rows, choice.fit.inputs):
-                raise _overtaken(choice.name)
-            manifest = await self._intake.manifest(artifact)
-            async with self._scene.trial() as host:
-                await try_out(host, artifact.digest, data, choice.fit, windows, manifest)
-
-    async def _switch_to(
         self,
         one: Watched,
         choice: ModelChoice,
-        artifact: Artifact,
-        data: bytes,
-        before: Artifact | None,
+        digest: str,
+        stage: Stage,
+        *,
+        actor: str,
+        why: str,
+        before: str,
     ) -> None:
-        """What passed its trial serves, unless something else was decided meanwhile."""
+        """A version that has shown enough serves, unless something else was decided meanwhile.
+
+        *stage* is `PROBATION` or `ACTIVE`; *before* the digest of what served when this was
+        decided.
+        """
+        version = self._releases.get(one.name).find(digest)
+        if version is None:
+            raise overtaken(one.name)
+        data = await self._intake.verified(version.artifact)
         async with one.change:
-            decided = one.choice != choice or self._releases.get(one.name).active != before
-            if one.gone or decided or await self.serve(one, artifact, data) is None:
-                raise _overtaken(one.name)
-            await self._releases.taken(one.name, artifact)
+            decided = one.choice != choice or _digest(self._releases.get(one.name)) != before
+            if one.gone or decided or await self.serve(one, version.artifact, data) is None:
+                raise overtaken(one.name)
+            now = self._releases.get(one.name)
+            await self._releases.move(
+                one.name, now.taken(digest, stage, self._releases.now_ns(), why), actor
+            )
+        await self.collect(one)
 
     async def serve(
         self, one: Watched, artifact: Artifact, data: bytes | None = None
@@ -124,33 +81,50 @@ class Service:
                      load_ms=round(loaded.load_ms, 1))  # fmt: skip
         return loaded
 
-    async def resume(self, one: Watched) -> None:
+    # A start
+
+    async def resume(self, one: Watched, *, booted: bool) -> None:
         """Serve what served last, else what served before that.
 
-        A version that cannot be served is dropped, so that the registry's copy is fetched anew;
-        a `TransientError` drops none.
+        A version that cannot be served goes: back to the registry's copy if the disk has lost
+        its own, for good if it no longer computes what its manifest proves, or if the agent did
+        not survive three starts with it. A `TransientError` changes nothing.
         """
-        release = self._releases.get(one.name)
-        for artifact in (release.active, release.previous):
-            if artifact is None:
-                continue
-            try:
-                loaded = await self.serve(one, artifact)
-            except PermanentError as e:
-                await self._verdicts.failed(one, e)
-                continue
-            if loaded is not None:
-                self._check_fit(one, loaded)
-            if artifact is not release.active:
-                await self._releases.mark(
-                    one.name, active=artifact, previous=None, stage=Stage.PREVIOUS
-                )
-                await self._verdicts.audited(
-                    "model.failed", "agent", artifact, release.active, "it does not load"
-                )
-            return
+        while (version := self._releases.get(one.name).serving) is not None:
+            error = await self._resumed(one, version, booted=booted)
+            if error is None:
+                return
+            await self._verdicts.failed(one, error)
+            await self._unfit(one, error)
         self.leave_out(one)
-        await self._releases.mark(one.name, active=None, previous=None)
+
+    async def _resumed(
+        self, one: Watched, version: Version, *, booted: bool
+    ) -> PermanentError | None:
+        """Serve *version* as before; why not, if it cannot be."""
+        if booted:
+            if version.tries >= MAX_TRIES:
+                return taken_out(
+                    one.name, version.artifact, "the agent ended soon after each start"
+                )
+            await self._releases.note(one.name, version.digest, tries=version.tries + 1)
+        try:
+            loaded = await self.serve(one, version.artifact)
+        except PermanentError as e:
+            return e
+        if loaded is not None:
+            self._check_fit(one, loaded)
+        return None
+
+    async def _unfit(self, one: Watched, error: PermanentError) -> None:
+        """What serves does so no more; what it leads back to is tried next."""
+        release, now_ns = self._releases.get(one.name), self._releases.now_ns()
+        if error.code in _FOR_GOOD:
+            one.standing = error
+            changed = release.returned(now_ns, str(error))
+        else:
+            changed = release.returned(now_ns, str(error), stage=Stage.RETIRED, failed=False)
+        await self._releases.move(one.name, changed)
 
     def _check_fit(self, one: Watched, loaded: LoadedModel) -> None:
         """A version that no longer fits the configuration stays known but does not serve."""
@@ -161,52 +135,82 @@ class Service:
             one.standing = one.refused[loaded.digest] = e
             log.error("rollout.does_not_fit", model=one.name, reason=str(e))  # noqa: TRY400
 
-    async def roll_back(self, one: Watched) -> None:
-        """The version before serves again, by an operator's wish; it is in the audit trail."""
+    async def healthy(self, one: Watched) -> None:
+        """What serves has outlived its start; or the agent ends in good order."""
+        version = self._releases.get(one.name).serving
+        if version is not None and version.tries:
+            await self._releases.note(one.name, version.digest, tries=0)
+
+    # Back
+
+    async def roll_back(self, one: Watched, actor: str, why: str) -> None:
+        """The version before serves again, by an operator's wish."""
         async with one.change:
-            release = self._releases.get(one.name)
-            if release.previous is None:
+            back = self._releases.get(one.name).previous
+            if back is None:
                 raise PermanentError(
                     "there is no version to go back to",
                     where=f"model {one.name}",
                     fix="Publish the wanted version, then `edge-agent models pull` it.",
                     code="E647",
                 )
-            self._scene.pardon(release.previous.digest)
-            if await self.serve(one, release.previous) is None:
-                raise _overtaken(one.name)
-            await self._releases.returned(one.name, Stage.ROLLED_BACK)
+            self._scene.pardon(back.digest)
+            if await self.serve(one, back.artifact) is None:
+                raise overtaken(one.name)
+            changed = self._releases.get(one.name).returned(
+                self._releases.now_ns(), why or "rolled back", failed=False
+            )
+            await self._releases.move(one.name, changed, actor)
             one.token = None
-        await self._verdicts.audited(
-            "model.rolled_back", "operator", release.previous, release.active
-        )
-        await self.collect()
+        await self.collect(one)
 
-    async def fall_back(self, one: Watched) -> None:
-        """The version before in service if it can be; else nothing. Call it within ``change``."""
-        previous = self._releases.get(one.name).previous
-        if previous is not None:
+    async def fall_back(self, one: Watched, error: PermanentError) -> None:
+        """The version before in service if it can be; else nothing. Call it within ``change``.
+
+        One that cannot be loaded just now is tried again with the next look.
+        """
+        back, lost, serves = self._releases.get(one.name).previous, "", False
+        if back is not None:
             try:
-                await self.serve(one, previous)
+                serves = await self.serve(one, back.artifact) is not None
             except AgentError as e:
                 await self._verdicts.failed(one, e)
-                previous = None
-        if previous is None:
+                lost = str(e) if isinstance(e, PermanentError) else ""
+        if not serves:
             self.leave_out(one)
-            await self._releases.mark(one.name, previous=None)
-        await self._releases.returned(one.name, Stage.PREVIOUS)
+        one.standing, now_ns = error, self._releases.now_ns()
+        changed = self._releases.get(one.name).returned(now_ns, str(error))
+        if back is not None and lost:
+            changed = changed.then(back.digest, Stage.RETIRED, now_ns, lost, kept=False)
+        await self._releases.move(one.name, changed)
 
     def leave_out(self, one: Watched) -> None:
         """Nothing of this model serves."""
         one.serving = ""
         self._scene.withdraw(one.name)
 
-    async def collect(self) -> None:
+    async def collect(self, one: Watched) -> None:
         """Delete the files of versions that nobody can go back to."""
+        await self._releases.put(one.name, self._releases.get(one.name).tidied(one.choice.keep))
         await self._intake.collect(self._releases.digests())
 
 
-def _overtaken(name: str) -> TransientError:
+def _digest(release: Release) -> str:
+    return "" if release.serving is None else release.serving.digest
+
+
+def taken_out(name: str, artifact: Artifact, reason: str) -> PermanentError:
+    """A version was taken out of service by the agent."""
+    return PermanentError(
+        f"version {artifact.version} was taken out of service: {reason}",
+        where=f"model {name}",
+        fix="Publish a repaired version; `edge-agent models pull` tries this again.",
+        code="E650",
+    )
+
+
+def overtaken(name: str) -> TransientError:
+    """Something else was decided while this was under way."""
     return TransientError(
         "the configuration or the version in service changed meanwhile",
         where=f"model {name}",

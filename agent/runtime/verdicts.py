@@ -1,12 +1,10 @@
-"""What happened to versions, said once: counted, logged on change, kept, and in the audit trail."""
+"""What went wrong with versions, said once: counted, logged on change, and kept."""
 
 import structlog
 
 from agent.core.errors import AgentError, TransientError
-from agent.core.ports import AuditTrail
-from agent.core.registry import Artifact
 from agent.core.stats import Stats
-from agent.runtime.releases import Releases, facts
+from agent.runtime.releases import Releases
 from agent.runtime.versions import Watched
 
 log = structlog.get_logger()
@@ -15,8 +13,8 @@ log = structlog.get_logger()
 class Verdicts:
     """Tells what was decided about versions. Counts ``model/NAME.rollout_failed``."""
 
-    def __init__(self, releases: Releases, audit: AuditTrail, stats: Stats) -> None:
-        self._releases, self._audit, self._stats = releases, audit, stats
+    def __init__(self, releases: Releases, stats: Stats) -> None:
+        self._releases, self._stats = releases, stats
 
     async def failed(self, one: Watched, error: AgentError) -> None:
         """Count a failure; log it when it is another one than the last."""
@@ -35,17 +33,3 @@ class Verdicts:
             log.info("rollout.settled", model=one.name, standing=text)
         one.error, one.code = text, "" if one.standing is None else one.standing.code
         await self._releases.mark(one.name, last_error=text)
-
-    async def audited(
-        self,
-        kind: str,
-        actor: str,
-        now: Artifact | None,
-        before: Artifact | None,
-        why: str = "",
-    ) -> None:
-        """One line of the trail: the version it is about, and the one that served before."""
-        about = now or before
-        name = "" if about is None else about.name
-        line = {"model": name, "now": facts(now), "before": facts(before), "why": why}
-        await self._audit.write(kind, actor, line)

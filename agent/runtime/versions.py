@@ -9,7 +9,9 @@ from typing import Any, Final
 from agent.core.errors import PermanentError
 from agent.core.manifest import Manifest
 from agent.core.registry import Offer
-from agent.runtime.releases import Release
+from agent.runtime.gates import Gates
+from agent.runtime.life import Release, Stage
+from agent.runtime.span import Span
 from agent.runtime.trial import Fit
 
 MAX_FETCHES: Final = 3
@@ -30,6 +32,8 @@ class ModelChoice:
         poll_s: Time between two looks at the registry.
         unsigned: Are versions taken that nobody trusted has signed.
         gateway: Who asks, for versions that are not meant for all.
+        gates: What a version must show before it serves and while it does; None: its trial only.
+        keep: Versions that stay on the disk to go back to.
     """
 
     name: str
@@ -40,6 +44,8 @@ class ModelChoice:
     poll_s: float
     unsigned: bool = False
     gateway: str = ""
+    gates: Gates | None = None
+    keep: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +61,8 @@ class Watched:
             configuration the version may fit.
         fetches: Digest -> times that its file was not what the index says.
         manifest: Of the version in service; None when it has none.
+        watched, since_s, span, looks: What is watched in service, since when (monotonic), what
+            counts of that, and how often it was looked at.
         gone: It is no longer configured: nothing of it may be taken into service.
         polling: Held from the look at the registry to the end of the trial.
         change: Held around a switch and what is written about it.
@@ -70,6 +78,10 @@ class Watched:
     refused: dict[str, PermanentError] = field(default_factory=dict)
     fetches: dict[str, int] = field(default_factory=dict)
     manifest: Manifest | None = None
+    watched: str = ""
+    since_s: float = 0.0
+    span: Span = field(default_factory=Span)
+    looks: int = 0
     gone: bool = False
     polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     change: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,12 +101,24 @@ class Watched:
         if digest in self.refused:
             return self.refused[digest].with_traceback(None)
         if digest not in release.blocked:
-            return None
+            return self._gated(release, digest, version)
         return PermanentError(
             f"version {version} is blocked because it failed or was rolled back",
             where=f"model {self.name}",
             fix=f"`edge-agent models pull {self.name}` takes it all the same.",
             code="E645",
+        )
+
+    def _gated(self, release: Release, digest: str, version: str) -> PermanentError | None:
+        """A version that a gate has rejected showed what it is: it need not show it again."""
+        known = release.find(digest)
+        if known is None or known.stage is not Stage.REJECTED or "gate" not in known.evidence:
+            return None
+        return PermanentError(
+            f"version {version} was rejected: {known.reason}",
+            where=f"model {self.name}",
+            fix=f"Publish a better one; `edge-agent models pull {self.name}` tries this again.",
+            code="E656",
         )
 
     def why_not(self, release: Release, offer: Offer) -> PermanentError | None:
@@ -133,7 +157,7 @@ class Watched:
 
     def entry(self, release: Release) -> Entry:
         """What people and `status` are told."""
-        active, previous = release.active, release.previous
+        active, previous, newest = release.active, release.previous, release.newest
         checked = datetime.fromtimestamp(self.last_check_ns // 10**9, UTC)
         expires_ns = None if self.manifest is None else self.manifest.expires_ns
         return {
@@ -144,9 +168,9 @@ class Watched:
             "serving": bool(self.serving),
             "signed_by": None if active is None else active.signer or None,
             "expires": None if expires_ns is None else _day(expires_ns),
-            "previous": None if previous is None else previous.version,
+            "previous": None if previous is None else previous.artifact.version,
             "channel": self.choice.channel or "file",
-            "stage": str(release.stage),
+            "stage": None if newest is None else str(newest.stage),
             "taken_out": release.out or None,
             "last_check": f"{checked:%Y-%m-%dT%H:%M:%SZ}" if self.last_check_ns else None,
             "last_error": release.last_error,

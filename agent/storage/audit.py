@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from agent.core.ports import Clock
 from agent.storage.database import FILE, Database
 from agent.storage.opening import Found
 from agent.storage.retention import Op
+from agent.storage.state import SqlState
 from agent.storage.writer import Writer
 
 _SELECT: Final = "SELECT n, at_ns, kind, actor, facts, prev, hash FROM audit ORDER BY n"
@@ -21,8 +22,8 @@ _NAMES: Final = ("n", "at_ns", "kind", "actor", "facts", "prev", "hash")
 class SqlAudit:
     """`agent.core.ports.AuditTrail` over the table ``audit``."""
 
-    def __init__(self, writer: Writer, clock: Clock) -> None:
-        self._writer, self._clock = writer, clock
+    def __init__(self, writer: Writer, clock: Clock, state: SqlState) -> None:
+        self._writer, self._clock, self._state = writer, clock, state
         self._head: tuple[int, str] | None = None
         self._early: deque[tuple[int, str, str, str]] = deque(maxlen=10_000)
 
@@ -31,23 +32,43 @@ class SqlAudit:
         if self._head is None:
             self._head = found.audit
             while self._early:
-                self._append(*self._early.popleft())
+                self._writer.together(self._next(*self._early.popleft()))
 
     async def write(self, kind: str, actor: str, facts: Mapping[str, Any]) -> None:
-        row = (self._clock.wall_ns(), kind, actor, json.dumps(dict(facts), sort_keys=True))
-        if self._head is None:
-            self._early.append(row)
-        else:
-            self._append(*row)
+        self._add([(kind, facts)], actor, {})
         await self._writer.flush()
 
-    def _append(self, at_ns: int, kind: str, actor: str, facts: str) -> None:
+    async def change(
+        self,
+        rows: Sequence[tuple[str, Mapping[str, Any]]],
+        actor: str,
+        ns: str,
+        key: str,
+        value: Any,
+    ) -> None:
+        self._add(rows, actor, self._state.take(ns, key, value))
+        await self._writer.flush()
+
+    def _add(
+        self,
+        rows: Sequence[tuple[str, Mapping[str, Any]]],
+        actor: str,
+        ops: dict[Hashable, Op],
+    ) -> None:
+        """Rows, and what is committed with them; while the trail's end is not known they wait."""
+        for kind, facts in rows:
+            row = (self._clock.wall_ns(), kind, actor, json.dumps(dict(facts), sort_keys=True))
+            if self._head is None:
+                self._early.append(row)
+            else:
+                ops |= self._next(*row)
+        self._writer.together(ops)
+
+    def _next(self, at_ns: int, kind: str, actor: str, facts: str) -> dict[Hashable, Op]:
         n, prev = self._head or (0, "")
         head = (n + 1, _hash(n + 1, at_ns, kind, actor, facts, prev))
         self._head = head
-        self._writer.later(
-            ("audit", n + 1), _insert((n + 1, at_ns, kind, actor, facts, prev, head[1]))
-        )
+        return {("audit", n + 1): _insert((n + 1, at_ns, kind, actor, facts, prev, head[1]))}
 
     async def rows(self) -> list[dict[str, Any]]:
         """Every row, oldest first; facts as the mapping that was written."""

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from agent.storage.opening import Found
@@ -37,12 +37,16 @@ class SqlState:
         return dict(self._values.get(ns, {}))
 
     def set(self, ns: str, key: str, value: Any) -> None:
+        self._writer.together(self.take(ns, key, value))
+
+    def take(self, ns: str, key: str, value: Any) -> dict[Hashable, Op]:
+        """Hold the value in memory; what is still to be committed, by whoever asked."""
         self._touched.add((ns, key))
         if value is None:
             self._values.get(ns, {}).pop(key, None)
         else:
             self._values.setdefault(ns, {})[key] = value
-        self._writer.later(("state", ns, key), _write(ns, key, value))
+        return {("state", ns, key): _write(ns, key, value)}
 
     async def put(self, ns: str, key: str, value: Any) -> None:
         self.set(ns, key, value)

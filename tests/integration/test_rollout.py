@@ -75,7 +75,7 @@ async def test_the_candidate_is_tried_on_stored_windows(registry, doc):
         b.feed(40)
         await b.scored(40)
         await b.daemon.store.journal.flush()
-        windows = await b.daemon.models.past.windows("m")
+        windows = await b.daemon.models._windows("m")
         assert windows.shape == (8, 5, 3)
         assert windows[:, -1, 0].tolist() == [40, 39, 38, 37, 36, 35, 34, 33]
 
@@ -167,7 +167,7 @@ async def test_a_bad_model_is_refused_and_remembered(registry, doc, name):
         registry.publish("m", "2", model)
         assert not await b.poll()
         assert code in b.entry()["last_error"]
-        assert (b.serving(), b.entry()["stage"]) == ("1", "refused")
+        assert (b.serving(), b.entry()["stage"]) == ("1", "rejected")
         fetched = len(registry.requests)
         assert not await b.poll()
         assert not any("onnx" in path for path, _ in registry.requests[fetched:])
@@ -178,7 +178,7 @@ async def test_a_bad_model_is_refused_and_remembered(registry, doc, name):
         await b.scored(6)
         registry.publish("m", "3", V3)
         assert await b.poll()
-        assert ("model.refused", "agent") in await audit(b)
+        assert ("model.rejected", "agent") in await audit(b)
 
 
 @X86
@@ -248,7 +248,7 @@ async def test_two_crashes_in_service_bring_the_version_before_back(registry, do
         await until(lambda: not b.daemon.models._jobs)
         assert not await b.poll()
         assert "E650" in b.rollout.trouble("m")
-        assert ("model.failed", "agent") in await audit(b)
+        assert ("model.rolled_back", "agent") in await audit(b)
         own = Internal(b.daemon.ctx, 1.0)
         b.daemon.pipeline.emit(own._row())
         assert "agent.model_out" in b.daemon.pipeline.alarms.active
@@ -332,28 +332,34 @@ async def test_a_crash_between_the_switches_boots_the_version_before(registry, d
         assert b.serving() == "2"
 
 
-async def test_a_candidate_that_takes_the_agent_down_is_blocked(registry, doc):
+async def test_a_candidate_that_takes_the_agent_down_is_blocked(registry, doc, tmp_path):
     """Three starts that find its trial under way: it is not tried a fourth time."""
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", V2)
+        windows = b.daemon.models.rollout._steps._scene.windows
+
+        async def dies(name):
+            """What a power cut in the middle of the trial leaves."""
+            shutil.copytree(tmp_path / "data", tmp_path / "cut")
+            return await windows(name)
+
+        object.__setattr__(b.daemon.models.rollout._steps._scene, "windows", dies)
         assert await b.poll()
-        digest = b.entry()["digest"]
-        await b.rollout.rollback("m")
-        state = b.daemon.store.state
-        dead = {"version": "2", "release": 2, "digest": digest}
-        trying = state.get(NAMESPACE, "m") | {"candidate": dead, "stage": "trying", "blocked": []}
-        await state.put(NAMESPACE, "m", trying)
-    for tries in (1, 2):
+    doc["data_dir"] = str(tmp_path / "cut")
+    for tries in (1, 2, 3):
         async with bench(doc) as b:
+            found = b.daemon.store.state.get(NAMESPACE, "m")
+            last = found["versions"][-1]
+            assert (last["version"], last["stage"], last["tries"]) == ("2", "verified", tries)
             await b.start()
-            assert b.daemon.store.state.get(NAMESPACE, "m")["tries"] == tries
-            again = b.daemon.store.state.get(NAMESPACE, "m") | {"stage": "trying"}
-            await b.daemon.store.state.put(NAMESPACE, "m", again)
-    async with bench(doc) as b:
-        await b.start()
-        assert not await b.poll()
-        assert "E645" in b.entry()["last_error"]
-        assert b.serving() == "1"
+            if tries == 3:
+                assert (b.entry()["stage"], b.serving()) == ("blocked", "1")
+                assert not await b.poll()
+                assert "E645" in b.entry()["last_error"]
+                assert b.serving() == "1"
+                break
+            last |= {"tries": tries + 1}
+            await b.daemon.store.state.put(NAMESPACE, "m", found)
 
 
 async def test_an_agent_that_ends_during_a_trial_does_not_blame_the_candidate(registry, doc):
@@ -361,11 +367,15 @@ async def test_an_agent_that_ends_during_a_trial_does_not_blame_the_candidate(re
     doc["models"] = {"m": MODEL | {"allow_ops": ["Loop"]}}
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", models.endless())
+
+        def candidate():
+            return b.rollout._releases.get("m").candidate
+
         poll = asyncio.create_task(b.poll())
-        await until(lambda: b.entry()["stage"] == "trying")
+        await until(lambda: candidate() is not None and candidate().tries == 1)
         poll.cancel()
         await asyncio.gather(poll, return_exceptions=True)
-        assert b.entry()["stage"] == "fetched"
+        assert (b.entry()["stage"], candidate().tries) == ("verified", 0)
 
 
 async def test_a_damaged_file_is_fetched_anew(registry, doc, tmp_path):
@@ -465,7 +475,7 @@ async def test_a_trial_that_outlives_its_model_takes_nothing_into_service(regist
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", V2)
         poll = asyncio.create_task(b.poll())
-        await until(lambda: b.entry()["stage"] == "trying")
+        await until(lambda: b.entry()["stage"] == "verified")
         b.reload(models={})
         b.reload(models={"m": MODEL})
         await b.start()
@@ -537,6 +547,7 @@ async def test_polls_pulls_and_rollbacks_at_once_end_in_one_consistent_state(reg
             await b.scored(b.fed)
             entry = b.entry()
             assert b.results()[-1][2] == entry["version"] == b.serving()
-            kept = b.daemon.store.state.get(NAMESPACE, "m")["active"]
-            assert kept["digest"] == entry["digest"]
+            kept = b.daemon.store.state.get(NAMESPACE, "m")["versions"]
+            serves = [v["digest"] for v in kept if v["stage"] == "active"]
+            assert serves == [entry["digest"]]
             assert b.daemon.models.host.digests() == {entry["digest"]}
