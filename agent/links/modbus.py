@@ -28,8 +28,8 @@ RETRY_CAP_S: Final = 15.0
 SILENT_UNIT_CAP_S: Final = 30.0
 """A unit that never answers is asked at least this often."""
 
-Recall = Callable[[Mapping[str, Any]], None]
-"""Takes what a stream remembered when its recording began."""
+Recall = Callable[[tuple[int, ...], Mapping[str, Any]], None]
+"""Takes which streams of a device are due, and what they remembered when their recording began."""
 
 Ask = Callable[[Job, float], Awaitable[None]]
 """Runs one job of a held line within so many seconds; the verdict is in ``job.quality``."""
@@ -100,10 +100,12 @@ class Endpoint:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
-    def pace(self, stream: str, period_s: float, recall: Recall) -> Pace:
-        """When *stream* is to be scanned; *recall* takes what it remembered in a recording."""
+    def pace(self, device: str, periods_s: Mapping[str, float], recall: Recall) -> Pace:
+        """When the streams of *device* are to be scanned; *recall* takes what they remembered in
+        a recording.
+        """
         del recall
-        return Pace(stream, period_s)
+        return Pace(device, periods_s.values())
 
     async def scan(self, scan: Scan, timeout_s: float, window: int, stream: str = "") -> int:
         """Read every block of *scan*, for *stream*; never raises, the verdicts are in

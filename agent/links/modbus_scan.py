@@ -1,6 +1,6 @@
 """One scan on the wire: its requests, and what an answer must look like to be believed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -218,10 +218,17 @@ class Scan:
         self._settled += 1
         return Fit.SETTLED
 
-    def flaw(self) -> str:
-        """What the device did not give in the last scan, in words; empty when nothing."""
-        for i, code in self.refusals.items():
-            return f"the device refuses {self.reads[i]}: {code} {REFUSAL.get(code, 'unknown')}"
-        if self.complete:
+    def flaw(self, among: Collection[int] | None = None) -> str:
+        """What the device did not give in the last scan, in words; empty when nothing. *among*:
+        only of these requests.
+        """
+        if self.complete and not self.refusals:
             return ""
-        return f"no answer to {self.reads[min(self._open.values())]}" if self._open else "no answer"
+        numbers = range(len(self.reads)) if among is None else among
+        for i, code in self.refusals.items():
+            if i in numbers:
+                return f"the device refuses {self.reads[i]}: {code} {REFUSAL.get(code, 'unknown')}"
+        if all(self._verdicts[i] == _GOOD for i in numbers):
+            return ""
+        asked = [i for i in self._open.values() if i in numbers]
+        return f"no answer to {self.reads[min(asked)]}" if asked else "no answer"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,16 +28,20 @@ PATIENCE_S: Final = 30.0
 
 @dataclass(slots=True)
 class _Turn:
-    """A stream that waits for what was recorded of it."""
+    """A device that waits for what was recorded of it.
+
+    Attributes:
+        rows: Stream and fingerprint of what it made since its last record.
+    """
 
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     inbox: deque[Record] = field(default_factory=deque)
     given: asyncio.Event = field(default_factory=asyncio.Event)
-    rows: deque[int] = field(default_factory=deque)
+    rows: deque[tuple[str, int]] = field(default_factory=deque)
     misfit: AgentError | None = None
 
     async def next(self) -> Record:
-        """The next record of the stream; called by its source."""
+        """The next record of the device; called by its source."""
         self.waiting.set()
         await self.given.wait()
         self.given.clear()
@@ -88,12 +92,12 @@ class Player(Recorder):
         self.left_out: Counter[str] = Counter()
 
     def turn(self, stream: str) -> _Turn:
-        """Where *stream* waits."""
-        return self._turns.setdefault(stream, _Turn())
+        """Where the device of *stream* waits."""
+        return self._turns.setdefault(_device(stream), _Turn())
 
     def row(self, batch: Batch) -> None:
         """A source made a row."""
-        self.turn(batch.stream).rows.append(fingerprint(batch))
+        self.turn(batch.stream).rows.append((batch.stream, fingerprint(batch)))
 
     async def play(self, tape: Iterable[Record], streams: Iterable[str]) -> AsyncIterator[Record]:
         """Play the records behind the head to *streams*; each is given back when it is done."""
@@ -101,47 +105,57 @@ class Player(Recorder):
             self.turn(stream)
         for record in tape:
             stream = record.get("s", "")
-            turn = self._turns.get(stream)
+            turn = self._turns.get(_device(stream))
             if turn is None:
                 self.left_out[stream] += record["r"] == "row"
             elif record["r"] == "row":
                 self._compare(turn, record)
             else:
                 if record["r"] == "begin":
-                    self._surplus(stream, turn)
+                    self._surplus(turn)
                 self._file_clock.follow(record)
                 await turn.give(record)
             yield record
-        for stream, turn in self._turns.items():
-            self._surplus(stream, turn)
+        for turn in self._turns.values():
+            self._surplus(turn)
 
     def _compare(self, turn: _Turn, record: Record) -> None:
         outcome = self.outcomes.setdefault(record["s"], Outcome())
-        if turn.rows and turn.rows.popleft() == record["crc"]:
+        if turn.rows and turn.rows.popleft() == (record["s"], record["crc"]):
             outcome.same += 1
         else:
             outcome.different += 1
 
-    def _surplus(self, stream: str, turn: _Turn) -> None:
+    def _surplus(self, turn: _Turn) -> None:
         """Rows that the recording does not have."""
-        if turn.rows:
-            self.outcomes.setdefault(stream, Outcome()).different += len(turn.rows)
-            turn.rows.clear()
+        for stream, _ in turn.rows:
+            self.outcomes.setdefault(stream, Outcome()).different += 1
+        turn.rows.clear()
+
+
+def _device(stream: str) -> str:
+    """``pump1~slow`` -> ``pump1``: its streams are scanned in turn, or together."""
+    return stream.partition("~")[0]
 
 
 class PlayedPace(Pace):
     """Scans when the recording did."""
 
-    def __init__(self, turn: _Turn, recall: Recall) -> None:
+    def __init__(self, turn: _Turn, streams: Iterable[str], recall: Recall) -> None:
         self._turn, self._recall = turn, recall
+        self._numbers = {stream: i for i, stream in enumerate(streams)}
 
-    async def due(self) -> None:
+    async def due(self) -> tuple[int, ...]:
         """Wait for the record of the next beginning."""
         record = await self._turn.next()
+        streams = [record["s"], *record.get("with", ())]
+        due = tuple(sorted(self._numbers[s] for s in streams if s in self._numbers))
         if "memory" in record:
-            self._recall(record["memory"])
+            self._recall(due, record["memory"])
+        return due
 
-    def missed(self) -> int:
+    def missed(self, number: int) -> int:
+        del number
         return 0
 
 
@@ -165,10 +179,9 @@ class PlayedEndpoint(Endpoint):
         del unit, timeout_s
         yield
 
-    def pace(self, stream: str, period_s: float, recall: Recall) -> Pace:
-        """When *stream* was scanned."""
-        del period_s
-        return PlayedPace(self._player.turn(stream), recall)
+    def pace(self, device: str, periods_s: Mapping[str, float], recall: Recall) -> Pace:
+        """When the streams of *device* were scanned."""
+        return PlayedPace(self._player.turn(device), periods_s, recall)
 
     async def scan(self, scan: Scan, timeout_s: float, window: int, stream: str = "") -> int:
         """What the recording has of this scan."""

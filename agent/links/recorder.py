@@ -18,7 +18,7 @@ from agent.core.ports import Clock
 from agent.core.quality import Quality
 from agent.links.modbus_scan import Job
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 PIECES: Final = 1000
 """Pieces kept of what a line says while nobody asks it; the oldest go first."""
@@ -82,12 +82,14 @@ class Recorder:
         self._clock, self.on = clock, False
         self._out: Callable[[bytes], None] = lambda _line: None
         self._told: set[str] = set()
+        self._begun: set[tuple[str, ...]] = set()
         self._taps = self._first = 0
 
     def start(self, out: Callable[[bytes], None], head: Mapping[str, Any]) -> None:
         """Every record from now on goes to *out*, a *head* first."""
         self._out, self.on, self._first = out, True, self._taps
         self._told.clear()
+        self._begun.clear()
         self._put({"r": "head", "v": VERSION, "wall": self._clock.wall_ns(), **head})
 
     def stop(self, why: str) -> None:
@@ -108,13 +110,22 @@ class Recorder:
             self._taps += 1
         return old
 
-    def begin(self, stream: str, mono_s: float, memory: Callable[[], Mapping[str, Any]]) -> None:
-        """A scan begins; the first time with what it remembers from before."""
-        if self.on:
-            facts = {"r": "begin", "s": stream, "mono": mono_s, "wall": self._clock.wall_ns()}
-            new = stream not in self._told
-            self._told.add(stream)
-            self._put(facts | {"memory": memory()} if new else facts)
+    def begin(
+        self, streams: tuple[str, ...], mono_s: float, memory: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """A scan begins, for *streams*, the first of which names it; the first time with what it
+        remembers from before.
+        """
+        if not self.on:
+            return
+        facts = {"r": "begin", "s": streams[0], "mono": mono_s, "wall": self._clock.wall_ns()}
+        if len(streams) > 1:
+            facts["with"] = streams[1:]
+        if streams not in self._begun:
+            facts["memory"] = memory()
+        self._begun.add(streams)
+        self._told.update(streams)
+        self._put(facts)
 
     def job(
         self,

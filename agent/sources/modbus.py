@@ -1,44 +1,27 @@
-"""Modbus devices as a source: one row per scan, one Bad row per scan that failed."""
+"""Modbus devices: the section of the file, and what follows from it without asking a device."""
 
-import asyncio
-from collections.abc import Mapping
-from functools import partial
-from math import inf
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Collection
+from math import isclose
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import structlog
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Name, Refusal, Seconds, refuse
 from agent.config.budget import Load
 from agent.config.schema import WriteRule
-from agent.core.batch import Batch
-from agent.core.ports import Emit
-from agent.core.quality import Quality
 from agent.core.tag import TagSet
-from agent.links.modbus import Endpoint
-from agent.links.modbus_scan import Read, Scan
-from agent.links.recorder import Recorder
-from agent.links.turns import Priority
+from agent.links.modbus_scan import Read
 from agent.sources.modbus_address import Addressing, Place
 from agent.sources.modbus_check import refusals
-from agent.sources.modbus_class import Holes, ScanClass
 from agent.sources.modbus_connect import LineSection, SerialSection, misplaced, parse
 from agent.sources.modbus_cost import Cost, scan_seconds
-from agent.sources.modbus_demand import Demand
-from agent.sources.modbus_holes import NO_ANSWER
 from agent.sources.modbus_layout import layout
 from agent.sources.modbus_place import described, place
 from agent.sources.modbus_plan import FUNCTION, MAX_REGISTERS, Span
+from agent.sources.modbus_polling import ModbusSource
 from agent.sources.modbus_tags import ModbusTag
 from agent.sources.modbus_writable import write_flaws
-
-if TYPE_CHECKING:
-    from agent.sources.modbus_write import ModbusWriter
-
-log = structlog.get_logger()
 
 
 def _unit(value: int) -> int:
@@ -111,8 +94,7 @@ class ModbusConfig(LineSection):
         """Where a tag comes from, in words a technician can compare with the manual."""
         tag, where = self.tags[short], self.places[short]
         cls = tag.class_
-        group = self.class_tags()[cls]
-        reads, _ = layout(group, self.places, self.max_registers, self.cost())
+        reads = self._reads(self.company(cls))
         read = next(
             r for r in reads
             if r.function == FUNCTION[where.table] and Span(r.first, r.count).holds(where.span)
@@ -130,6 +112,22 @@ class ModbusConfig(LineSection):
         """Seconds between two scans of a class."""
         return self.poll_s if cls is None else self.classes[cls]
 
+    def company(self, cls: str | None) -> list[str | None]:
+        """The scan classes that are due whenever *cls* is, which is the last of them: those of the
+        same period that come before it in the file, and those whose period goes into its own.
+        """
+        mine, classes = self.period_s(cls), list(self.class_tags())
+        same = classes[: classes.index(cls)]
+        return [
+            c for c in classes
+            if c != cls and _goes_into(p := self.period_s(c), mine) and (p < mine or c in same)
+        ] + [cls]  # fmt: skip
+
+    def _reads(self, classes: Collection[str | None]) -> list[Read]:
+        """The requests that read *classes* at once, when the device lacks nothing."""
+        tags = {n: t for n, t in self.tags.items() if t.class_ in classes}
+        return layout(tags, self.places, self.max_registers, self.cost())[0]
+
     def cost(self) -> Cost:
         """What a request to this device costs on its line."""
         timing = self.serial.timing() if self.serial else None
@@ -138,18 +136,17 @@ class ModbusConfig(LineSection):
         return Cost.of(timing, self.latency_s)
 
     def loads(self) -> list[Load]:
-        """What each scan class asks of the line, when the device lacks nothing."""
-        cost, places, timeout_s = self.cost(), self.places, self.timeout_s
-        return [
-            Load(
-                self.line,
-                self.connect,
-                scan_seconds(cost, layout(tags, places, self.max_registers, cost)[0]),
-                self.period_s(cls),
-                timeout_s,
-            )
-            for cls, tags in self.class_tags().items()
-        ]
+        """What each scan class asks of the line, when the device lacks nothing: of one that is
+        read together with faster ones, what it adds to their requests.
+        """
+        found, cost = [], self.cost()
+        for cls in self.class_tags():
+            company = self.company(cls)
+            need_s = scan_seconds(cost, self._reads(company))
+            need_s -= scan_seconds(cost, self._reads(company[:-1]))
+            period_s = self.period_s(cls)
+            found.append(Load(self.line, self.connect, need_s, period_s, self.timeout_s))
+        return found
 
     def periods(self, device: str) -> dict[str, float]:
         """Stream -> seconds between two rows."""
@@ -160,150 +157,15 @@ class ModbusConfig(LineSection):
         broadcast = self.unit == 0 and parse(self.connect).scheme not in {"tcp", "tls"}
         return write_flaws(self.tags[tag], self.places[tag], rule, broadcast=broadcast)
 
-    def build(self, name: str, ctx: Context) -> "ModbusSource":
+    def build(self, name: str, ctx: Context) -> ModbusSource:
         """The source of this device."""
         return ModbusSource(name, self, ctx)
 
 
+def _goes_into(short_s: float, long_s: float) -> bool:
+    """Is the long period a multiple of the short one?"""
+    return short_s <= long_s and isclose(long_s / short_s, round(long_s / short_s), rel_tol=1e-9)
+
+
 def _stream(device: str, cls: str | None) -> str:
     return device if cls is None else f"{device}~{cls}"
-
-
-class ModbusSource:
-    """Port `Source`: a loop per scan class over the shared endpoint."""
-
-    def __init__(self, name: str, config: ModbusConfig, ctx: Context) -> None:
-        self._name, self._config, self._ctx = name, config, ctx
-        self._recorder = ctx.shared("recorder", lambda: Recorder(ctx.clock))
-        self._endpoint: Endpoint = ctx.shared(
-            ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock, self._recorder)
-        )
-        self._holes = Holes(name, config, ctx.state, ctx.clock)
-        sets = config.tag_sets(name)
-        self.streams: Mapping[str, TagSet] = sets
-        self._classes = [
-            ScanClass(
-                _stream(name, cls),
-                sets[_stream(name, cls)],
-                config.period_s(cls),
-                config,
-                list(tags),
-                ctx.texts,
-                self._holes,
-            )
-            for cls, tags in config.class_tags().items()
-        ]
-        self._answers: bool | None = None
-        self._answered_s = -inf
-        self._since_s = ctx.clock.mono_s()
-        self._error = ""
-
-    def facts(self) -> dict[str, Any]:
-        """How the device is, for the status; ``since_s``: how long it has been so."""
-        return {
-            "connected": bool(self._answers),
-            "endpoint": self._config.connect,
-            "unit": self._config.unit,
-            "last_error": self._error or next((c.error for c in self._classes if c.error), ""),
-            "requests": sum(len(c.scan) for c in self._classes),
-            "since_s": self._ctx.clock.mono_s() - self._since_s,
-        }
-
-    async def demand(self, tag: str) -> tuple[float, int, str]:
-        """Read one tag now, before the scans: value (NaN where Bad), quality, what was wrong."""
-        full = f"{self._name}/{tag}"
-        one = Demand(self._config, tag, lambda text: self._ctx.texts.code(full, text))
-        async with self._endpoint.held(Priority.DEMAND) as ask:
-            await one.read(ask, self._config.timeout_s)
-        return one.value, one.quality, one.flaw or ("" if one.answered else self._endpoint.error)
-
-    def writer(self) -> "ModbusWriter":
-        """Who can write to this device; brings the code for it into the process."""
-        from agent.sources.modbus_write import ModbusWriter  # noqa: PLC0415
-
-        return ModbusWriter(self._name, self._config, self._endpoint)
-
-    async def run(self, emit: Emit) -> None:
-        """Scan every class at its period until cancelled; a device that fails gives Bad rows."""
-        config = self._config
-        async with (
-            self._endpoint.used(config.unit, config.timeout_s),
-            asyncio.TaskGroup() as loops,
-        ):
-            for one in self._classes:
-                loops.create_task(self._poll(one, emit), name=one.stream)
-
-    async def _poll(self, one: ScanClass, emit: Emit) -> None:
-        pace = self._endpoint.pace(one.stream, one.period_s, one.recall)
-        while True:
-            await pace.due()
-            await self._scan(one, emit)
-            if missed := pace.missed():
-                self._ctx.stats.add(f"modbus/{self._name}.overruns", missed)
-
-    async def _scan(self, one: ScanClass, emit: Emit) -> None:
-        """One scan, one row; a row that was seen before is none."""
-        clock, stats, scan = self._ctx.clock, self._ctx.stats, one.scan
-        previous_s, one.began_s = one.began_s, clock.mono_s()
-        self._recorder.begin(one.stream, one.began_s, one.memory)
-        ended_ns = await self._read(one)
-        if await one.learn(partial(self._ask, one.stream)):
-            scan, ended_ns = one.scan, await self._read(one)
-        if scan.answered:
-            stats.observe(f"source/{self._name}.scan_ms", 1e3 * (clock.mono_s() - one.began_s))
-        v, q = one.decode()
-        self._judge(one, previous_s)
-        if one.seen(v, q):
-            return
-        stats.add(f"source/{self._name}.received_batches")
-        stats.add(f"source/{self._name}.received_samples", len(v))
-        if bad := int(np.count_nonzero(q < Quality.UNCERTAIN)):
-            stats.add(f"source/{self._name}.bad_samples", bad)
-        t = np.array([ended_ns], np.int64)
-        row = Batch(one.stream, one.tags, t, v.reshape(1, -1), q.reshape(1, -1))
-        self._recorder.row(row)
-        emit(row)
-
-    async def _read(self, one: ScanClass) -> int:
-        config = self._config
-        return await self._endpoint.scan(one.scan, config.timeout_s, config.window, one.stream)
-
-    def _judge(self, one: ScanClass, previous_s: float) -> None:
-        """Note, and log once, that the device was found or lost, or refuses some registers.
-
-        It is lost when no scan class has had an answer since this one's previous scan.
-        """
-        now_s = self._ctx.clock.mono_s()
-        if one.scan.answered:
-            self._answered_s, self._error = now_s, ""
-            self._incomplete(one)
-            if not self._answers:
-                self._turned(answers=True, now_s=now_s)
-            return
-        self._error = self._endpoint.error or "no answer"
-        quiet = self._answered_s < previous_s or not self._endpoint.connected
-        if self._answers is None or (self._answers and quiet):
-            self._turned(answers=False, now_s=now_s)
-
-    def _turned(self, *, answers: bool, now_s: float) -> None:
-        was_s = round(now_s - self._since_s, 1)
-        self._answers, self._since_s = answers, now_s
-        if answers:
-            log.info("device.found", device=self._name, down_s=was_s)
-        else:
-            log.warning("device.lost", device=self._name, error=self._error, up_s=was_s)
-
-    def _incomplete(self, one: ScanClass) -> None:
-        """Say which registers the device does not give."""
-        error = one.flaw()
-        if error and error != one.error:
-            log.warning("scan.incomplete", device=self._name, stream=one.stream, error=error)
-        one.error = error
-
-    async def _ask(self, stream: str, read: Read) -> int:
-        """One request of its own: 0 when it is answered, the exception code, or `NO_ANSWER`."""
-        scan = Scan(self._config.unit, [read])
-        await self._endpoint.scan(scan, self._config.timeout_s, 1, stream)
-        if not scan.answered:
-            return NO_ANSWER
-        return next(iter(scan.refusals.values()), 0)

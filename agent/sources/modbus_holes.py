@@ -76,8 +76,8 @@ class Bisection:
         if before is None or after is None or after.first <= before.end:
             return
         gap = Span(before.end, after.first - before.end)
-        if any(b.meets(gap) for b in self._known.barriers()):
-            return
+        if any(gap.holds(b) for b in self._known.barriers()):
+            return  # a barrier that is longer may have a tag of another plan in it
         if certain or (
             after.end - before.first <= self._limit and await self._ask([before, after])
         ):

@@ -23,8 +23,9 @@ from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.links.modbus import Endpoint
 from agent.links.recorder import Recorder
-from agent.sources.modbus import ModbusConfig, ModbusSource
+from agent.sources.modbus import ModbusConfig
 from agent.sources.modbus_connect import LineSection, misplaced, parse
+from agent.sources.modbus_polling import ModbusSource
 from agent.sources.modbus_sunspec import BASES, COMMON, Model, chain, heads, profile
 from agent.sources.modbus_survey import Survey
 

@@ -199,6 +199,21 @@ async def test_only_the_guilty_are_quarantined(ctx, tmp_path):
             assert store.state.items("hole") == {}
 
 
+async def test_a_value_whose_scale_factor_is_refused_is_bad(ctx):
+    """Without its power of ten a number means nothing: it is never given out unscaled."""
+    image = RegisterImage()
+    image.holding[:] = 7
+    image.hole = range(5, 6)
+    tags = {"w": {"reg": 0, "scale_by": "sf"}, "sf": {"reg": 5, "as": "int16"}, "n": {"reg": 9}}
+    async with ModbusServer({1: image}) as server:
+        source = modbus(server.url, tags).build("d", ctx)
+        async with polling(source) as rows:
+            await until(lambda: len(rows) >= 3)
+    assert rows.values() == set()
+    want = [Quality.BAD_CONFIG, Quality.BAD_CONFIG, Quality.GOOD]
+    assert all(b.q[0].tolist() == want for b in rows)
+
+
 async def test_a_device_that_fails_is_not_taken_apart(ctx):
     """Device failure for everything is no quarantine: when it works again all tags are good."""
     async with FaultyServer() as server:

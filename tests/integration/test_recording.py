@@ -14,7 +14,7 @@ from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.core.texts import Texts
 from agent.links.player import PlayedEndpoint, Player
-from agent.links.recorder import Recorder, line_of
+from agent.links.recorder import VERSION, Recorder, line_of
 from agent.links.recording import RecordedClock, records
 from agent.runtime.clock import SystemClock
 from agent.storage.audit import read_trail
@@ -231,7 +231,7 @@ async def test_a_second_recording_waits_for_the_first(tmp_path):
     [
         ([b"version: 1\n"], "E361"),
         ([line_of({"r": "head", "v": 99})], "E361"),
-        ([line_of({"r": "head", "v": 1}), b"00000000 {}\n"], "E362"),
+        ([line_of({"r": "head", "v": VERSION}), b"00000000 {}\n"], "E362"),
     ],
 )
 def test_what_is_no_sound_recording_is_refused(tmp_path, lines, code):
@@ -246,5 +246,5 @@ def test_what_is_no_sound_recording_is_refused(tmp_path, lines, code):
 def test_a_recording_that_was_cut_off_is_read_up_to_there(tmp_path):
     """Whoever recorded may have been killed in the middle of a line."""
     path = tmp_path / "x.rec"
-    path.write_bytes(line_of({"r": "head", "v": 1}) + line_of({"r": "end"})[:-5])
+    path.write_bytes(line_of({"r": "head", "v": VERSION}) + line_of({"r": "end"})[:-5])
     assert [r["r"] for r in records(path)] == ["head"]

@@ -48,6 +48,17 @@ def test_a_device_that_falls_silent_keeps_what_was_found():
     assert not known.refused
 
 
+def test_a_hole_with_a_tag_of_another_plan_in_it_is_narrowed():
+    """One plan learns that something is missing between its tags; another has a tag there, and
+    finds the part of the gap that it may not cross.
+    """
+    known, device = Known(), Device({7})
+    asyncio.run(learn(device, [Span(0, 1), Span(10, 1)], known))
+    assert known.barriers() == {Span(1, 9)}
+    asyncio.run(Bisection(device.probe, known, LIMIT).search([Span(5, 1), Span(10, 1)], 2))
+    assert Span(6, 4) in known.barriers()
+
+
 def test_what_was_learnt_survives_as_json():
     """Holes and refused tags come back; rubbish counts as nothing known."""
     known = {"holding": Known({Span(3, 2)}, {Span(9, 1): 2}), "coil": Known()}
