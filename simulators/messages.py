@@ -47,6 +47,8 @@ def rows(topic: str, payload: bytes) -> Iterator[Row]:
         case ("data", name) | ("_model", name):
             kind: Literal["data", "model"] = "data" if "/data/" in topic else "model"
             yield _row(kind, name, json.loads(payload))
+        case ("_model", name, "shadow"):
+            yield _row("model", f"{name}~shadow", json.loads(payload))
         case ("history", *stream):
             yield from _history(tuple(stream), json.loads(zlib.decompress(payload)))
 
@@ -102,7 +104,7 @@ def violations(topic: str, payload: bytes) -> list[str]:
         body = json.loads(payload)
     except ValueError:
         return [f"{topic}: no JSON"]
-    result = parts[0] == "_model" and len(parts) == 2
+    result = parts[0] == "_model" and parts[2:] in {(), ("shadow",)}
     found = _broken_fields(body, _REQUIRED.get("data" if result else parts[0], {}))
     if parts[0] == "data" or result:
         found += _broken_row(body)

@@ -64,9 +64,11 @@ def publish(
 
 
 class MlflowServer(LoopbackServer):
-    """The six calls that `publish` and a gateway make, in memory.
+    """The calls that `publish`, `tracking` and a gateway make, in memory.
 
     Attributes:
+        experiments: Name -> id.
+        runs: Id -> what was logged: ``params``, ``metrics``, ``tags``, ``status``.
         files: Path -> artefact; a test may change one, as every client of MLflow may.
         fault: ``truncated`` | ``endless`` | ``garbage`` | ``refuse``; empty when all is well.
         requests: Method and path of every request.
@@ -77,6 +79,8 @@ class MlflowServer(LoopbackServer):
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, list[dict[str, Any]]] = {}
         self.aliases: dict[tuple[str, str], str] = {}
+        self.experiments: dict[str, str] = {}
+        self.runs: dict[str, dict[str, Any]] = {}
         self.fault = ""
         self.requests: list[str] = []
 
@@ -113,6 +117,21 @@ class MlflowServer(LoopbackServer):
         some.append(made)
         return {"model_version": made}
 
+    def begin(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """A new run."""
+        run = f"{len(self.requests):032x}"
+        uri = f"mlflow-artifacts:/{asked['experiment_id']}/{run}/artifacts"
+        self.runs[run] = {"name": asked.get("run_name", ""), "status": "RUNNING"}
+        return {"run": {"info": {"run_id": run, "artifact_uri": uri}}}
+
+    def note(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What a run logs, or how it ended."""
+        run = self.runs[asked["run_id"]]
+        for kind in ("params", "metrics", "tags"):
+            run.setdefault(kind, {}).update({e["key"]: e["value"] for e in asked.get(kind, ())})
+        run["status"] = asked.get("status", run["status"])
+        return {}
+
 
 def _handler(server: MlflowServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
@@ -148,6 +167,9 @@ def _handler(server: MlflowServer) -> type[BaseHTTPRequestHandler]:
                 self._file(server.files.get(url.path.removeprefix(_FILES)))
             elif url.path.endswith("/registered-models/alias"):
                 self._json(*server.look_up(query))
+            elif query.get("experiment_name") in server.experiments:
+                found_id = server.experiments[query["experiment_name"]]
+                self._json(200, {"experiment": {"experiment_id": found_id}})
             elif url.path.endswith("/model-versions/get-download-uri"):
                 found = server.versions[query["name"]][int(query["version"]) - 1]
                 self._json(200, {"artifact_uri": found["source"]})
@@ -193,9 +215,12 @@ def _handler(server: MlflowServer) -> type[BaseHTTPRequestHandler]:
                 server.aliases[asked["name"], asked["alias"]] = asked["version"]
                 self._json(200, {})
             elif self.path.endswith("/runs/create"):
-                run = f"{len(server.requests):032x}"
-                uri = f"mlflow-artifacts:/{asked['experiment_id']}/{run}/artifacts"
-                self._json(200, {"run": {"info": {"run_id": run, "artifact_uri": uri}}})
+                self._json(200, server.begin(asked))
+            elif self.path.endswith(("/runs/log-batch", "/runs/update")):
+                self._json(200, server.note(asked))
+            elif self.path.endswith("/experiments/create"):
+                number = server.experiments[asked["name"]] = str(len(server.experiments) + 1)
+                self._json(200, {"experiment_id": number})
             else:
                 self._json(200, {"registered_model": {"name": asked["name"]}})
 

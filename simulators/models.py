@@ -253,8 +253,28 @@ def flat(features: int, dtype: int = TensorProto.DOUBLE) -> bytes:
     return data
 
 
+def two_sided() -> bytes:
+    """``window`` (b, 5, 2) and ``static`` (b, 2) -> ``score`` (b,): the mean of the one and the
+    sum of the other; and ``both`` (b, 2): these two.
+    """
+    nodes = [
+        helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceSum", ["static", "one"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["mean", "sum"], ["score"]),
+        helper.make_node("Unsqueeze", ["mean", "one"], ["left"]),
+        helper.make_node("Unsqueeze", ["sum", "one"], ["right"]),
+        helper.make_node("Concat", ["left", "right"], ["both"], axis=1),
+    ]
+    proto = onnx.load_from_string(
+        _model(nodes, [_info("score", ["b"]), _info("both", ["b", 2])], [_int("one", [1])], 5, 2)
+    )
+    proto.graph.input.append(_info("static", ["b", 2]))
+    data: bytes = proto.SerializeToString()
+    return data
+
+
 def two_inputs() -> bytes:
-    """A sound model that no single window can feed."""
+    """Two inputs, one of them of any size: nobody can say which number goes where."""
     proto = onnx.load_from_string(tiny())
     proto.graph.input.append(_info("other", ["b"]))
     proto.graph.node.append(helper.make_node("Add", ["score", "other"], ["sum"]))

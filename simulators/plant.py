@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from simulators.modbus_server import RegisterImage
 
-Kind = Literal["bearing", "cavitation", "leak", "blocked_filter", "sensor_drift", "sensor_stuck"]
+Kind = Literal[
+    "bearing", "cavitation", "leak", "blocked_filter", "sensor_drift", "sensor_stuck", "duty"
+]
 KINDS: Final[tuple[Kind, ...]] = (
     "bearing",
     "cavitation",
@@ -19,6 +21,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     "blocked_filter",
     "sensor_drift",
     "sensor_stuck",
+    "duty",
 )
 
 SENSORS: Final = (
@@ -52,13 +55,14 @@ def registers() -> list[tuple[str, int, str, float, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fault of one pump.
+    """One fault of one pump, or another duty, which is none.
 
     Attributes:
         at_s: When it begins, plant seconds.
         pump: 0-based number of the pump.
         kind: ``bearing`` roughness, ``cavitation``, ``leak`` behind the pump, ``blocked_filter``
-            before it, ``sensor_drift`` (the sensor reads too much), ``sensor_stuck``.
+            before it, ``sensor_drift`` (the sensor reads too much), ``sensor_stuck``. ``duty``: all
+            is well, but the pump works against a valve that is 25 points further closed.
         severity: 1.0 is a plain fault, 0.1 an early one.
         ramp_s: It grows linearly to its severity over this time; 0 at once.
         until_s: When it is repaired, plant seconds.
@@ -175,6 +179,7 @@ class Plant:
         speed = 2900.0 + 60.0 * demand
         s = speed / 2900.0
         valve = 80.0 + 5.0 * np.sin(2 * np.pi * now / 333.0 + 2 * self._phase)
+        valve = np.maximum(valve - 25.0 * line.levels("duty", n, now), 10.0)
 
         suction = 2e-4 * (1.0 + 5.0 * line.levels("blocked_filter", n, now))
         pipe = resistance * (1.2e-3 + 0.9e-3 / (valve / 100.0) ** 2)

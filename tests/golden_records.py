@@ -45,13 +45,14 @@ def bad():
     return stored(record)
 
 
-def result():
+def result(end="", role="active"):
     """One score of a model."""
     one = Batch(
-        "model/press1", RESULT, np.array([T0]), np.array([[0.5]]), np.array([[192]], np.uint8),
-        origin=ORIGIN, window=np.array([T0 - 4 * 10**9]),
+        f"model/press1{end}", RESULT, np.array([T0]), np.array([[0.5]]),
+        np.array([[192]], np.uint8), origin=replace(ORIGIN, role=role),
+        window=np.array([T0 - 4 * 10**9]),
     )  # fmt: skip
-    return stored(one, stream="model/press1")
+    return stored(one, stream=f"model/press1{end}")
 
 
 def alarm():
@@ -72,5 +73,6 @@ RECORDS = {
     "covering": lambda: Stored("press1", "9f3a12c4", 3, 7, 9, Lane.LIVE, batch()),
     "bad": bad,
     "result": result,
+    "shadow": lambda: result("~shadow", "shadow"),
     "history": lambda: stored(batch(3), Lane.HISTORY, rows=3),
 }

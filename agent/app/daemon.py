@@ -92,6 +92,7 @@ class Daemon:
             lambda: self.loaded.settings,
             lambda: self.ctx,
             store,
+            self.historian,
             self.pipeline,
             self._data_dir,
             clock,
@@ -228,14 +229,10 @@ class Daemon:
         return "the journal's thread hangs" if silent_s > patience_s else ""
 
     async def housekeeping(self) -> None:
-        """Each second: the rate of the pipeline, the depth of the uplinks, the line for systemd."""
-        rows, at_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
+        """Each second: the books, the depth of the uplinks, the line for systemd."""
         books = Books(self.store.journal, self.uplinks, self.clock, self.stats)
         while True:
             await asyncio.sleep(1.0)
-            now_rows, now_s = self.stats.values.get("pipeline.rows", 0.0), self.clock.mono_s()
-            self.stats.set("pipeline.rows_per_s", (now_rows - rows) / max(now_s - at_s, 1e-3))
-            rows, at_s = now_rows, now_s
             for name, uplink in self.uplinks.items():
                 self.stats.set(f"sink/{name}.depth", uplink.depth())
                 self.stats.set(f"sink/{name}.oldest_age_s", uplink.oldest_age_s())

@@ -6,11 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.app import plan
 from agent.app.alarms import decided
+from agent.app.judging import tally
+from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
 from agent.core.errors import AgentError, TransientError
@@ -18,19 +17,22 @@ from agent.core.history import History
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel, StateStore
 from agent.core.registry import Artifact, Judged, Offer, Registry
-from agent.core.stats import Stats
+from agent.core.stats import Part, Stats
+from agent.core.tally import Tally
 from agent.inference.host import WorkerHost
 from agent.registries.download import download
 from agent.registries.trust import Trust
+from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
 from agent.runtime.proof import prove
 from agent.runtime.rollout import Rollout
 from agent.runtime.scene import Scene
 from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
-from agent.runtime.stored import stored_windows
+from agent.runtime.shadow import NAMED, Shadow
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
+from agent.storage.historian import HistorianThread
 
 TEND_S: Final = 10.0
 """What waits and what serves is looked at so often."""
@@ -68,16 +70,30 @@ class Models:
         settings: Callable[[], Settings],
         context: Callable[[], Context],
         store: Store,
+        historian: HistorianThread,
         pipeline: Pipeline,
         data_dir: Path,
         clock: Clock,
         stats: Stats,
     ) -> None:
         self._settings, self._context = settings, context
-        self._store, self._pipeline = store, pipeline
+        self._pipeline = pipeline
+        self.past = Past(settings, historian)
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
+        self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate")
+        self.shadow = Shadow(
+            self._candidates,
+            pipeline.emit,
+            self._plans,
+            self._count,
+            pipeline.close,
+            clock,
+            stats,
+        )
+        self._candidates.on_quarantine = self.shadow.failed
+        self.scoring.tap = self.shadow.scoring.offer
         self.schedule = Schedule()
         self.rollout = Rollout(
             FileArtifacts(data_dir / "models"),
@@ -85,7 +101,7 @@ class Models:
             store.audit,
             Scene(
                 trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
-                windows=self._windows,
+                windows=self.past.windows,
                 switch=self._switch,
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
@@ -104,6 +120,7 @@ class Models:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.host)
+            await stack.enter_async_context(self._candidates)
             stack.push_async_callback(self._end_jobs)
             await stack.enter_async_context(self.schedule)
             self._stack = stack.pop_all()
@@ -154,6 +171,7 @@ class Models:
         for name in self._manifests:
             self._decide(name)
         self._start(self._unload())
+        self._start(self.shadow.retain())
 
     def stepped(self) -> None:
         """The wall clock was moved."""
@@ -187,13 +205,22 @@ class Models:
                 await self._prove(model, artifact.digest, manifest)
             settings = self._settings()  # a reload may have come while it was loading
             if model in settings.models:
-                plans = plan.instances(settings, model)
                 preparation = None if manifest is None else manifest.preparation
-                self.scoring.activate(artifact, loaded, plans, preparation)
+                counted = self._count(model, loaded, manifest)
+                self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()
             return loaded if model in settings.models else None
+
+    def _plans(self, model: str) -> list[InstancePlan]:
+        settings = self._settings()
+        return plan.instances(settings, model) if model in settings.models else []
+
+    def _count(
+        self, model: str, loaded: LoadedModel, manifest: Manifest | None
+    ) -> Callable[[], Tally]:
+        return tally(self._settings().models[model], loaded, manifest)
 
     def _decide(self, model: str) -> None:
         """What the version in service decides makes the alarms that the configuration left open."""
@@ -223,12 +250,6 @@ class Models:
     def _withdraw(self, model: str) -> None:
         self.scoring.deactivate(model)
         self._start(self._unload())
-
-    async def _windows(self, model: str) -> NDArray[np.float32] | None:
-        settings = self._settings()
-        if model not in settings.models:
-            return None
-        return await stored_windows(self._store.journal, plan.instances(settings, model))
 
     def _quarantined(self, digest: str, reason: str) -> None:
         self.scoring.hold(digest)

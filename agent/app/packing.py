@@ -6,7 +6,7 @@ sandboxed worker: what the package shows is what a gateway will do.
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -70,10 +70,7 @@ async def pack(model: bytes, spec: PackSpec, healthy: Recording, created: dateti
     async with WorkerHost(Stats(), SystemClock(), role="candidate") as host:
         loaded = await host.load(digest, model, _LOAD_S)
         fit = Fit(shape.rows, len(spec.channels), None if deciding is None else deciding.decision())
-        if prepare is not None:
-            rows, inputs = prepare.columns(fit.rows, fit.inputs)
-            fit = replace(fit, rows=rows, inputs=inputs)
-        check_fit(loaded, fit)
+        check_fit(loaded, fit.fed(prepare))
         outputs = await _scored(host, digest, x if prepare is None else prepare(x))
         file = _manifest(spec, model, digest, loaded, created)
         scores = _deciding(spec, outputs)

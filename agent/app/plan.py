@@ -46,7 +46,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
     derived = meaning(settings, devices)
     found = devices | derived.tag_sets()
     of_tag = {tag: stream for stream, tags in found.items() for tag in tags.column}
-    when = None
+    when, state = None, ""
     if model.when is not None:
         state = derived.states[model.when]
         when = of_tag[state], found[of_tag[state]].column[state]
@@ -59,6 +59,7 @@ def instances(settings: Settings, name: str) -> list[InstancePlan]:
             model.deadline_s,
             _parts(bound.inputs, found, of_tag),
             when,
+            state,
         )
         for instance, bound in model.instances.items()
     ]
@@ -155,6 +156,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     """Everything that must run for *settings*."""
     wanted = [
         Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
+        Unit("shadow", Layer.MODEL, None, daemon.models.shadow.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),

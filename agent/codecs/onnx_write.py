@@ -80,8 +80,12 @@ def model(
 
 def detector(found: Detector, rows: int, about: Mapping[str, str] | None = None) -> bytes:
     """The file of a detector: ``window`` (any, rows, k) -> ``score``, ``t2``, ``q`` (any,)."""
-    median = rows // 2  # of the squares from the greatest down
-    nodes = [*scaled(), *_part("t2"), *_part("q")]
+    nodes = [*scaled()]
+    for name in ("t2", "q"):
+        nodes.append(node("MatMul", ["z", f"{name}_m"], [f"{name}_p"]))
+        nodes.append(square(f"{name}_p", f"{name}_r"))
+        nodes += median(f"{name}_r", name)
+        nodes.append(node("Div", [name, f"{name}_limit"], [f"{name}_n"]))
     nodes.append(node("Max", ["t2_n", "q_n"], ["score"]))
     weights: dict[str, Tensor] = {
         "mean": floats(found.mean),
@@ -90,8 +94,7 @@ def detector(found: Detector, rows: int, about: Mapping[str, str] | None = None)
         "q_m": floats(found.residual if found.residual.size else np.zeros((len(found.mean), 1))),
         "t2_limit": floats(found.t2),
         "q_limit": floats(found.q),
-        "k": np.array([median + 1], np.int64),
-        "kth": np.array(median, np.int64),
+        **kth(rows),
     }
     return model(nodes, weights, (rows, len(found.mean)), ("score", "t2", "q"), about)
 
@@ -109,12 +112,20 @@ def scaled() -> list[bytes]:
     ]
 
 
-def _part(name: str) -> list[bytes]:
-    """``name``: the median over the rows of ``|z name_m|^2``; ``name_n``: that over its limit."""
+def square(of: str, into: str) -> bytes:
+    """Squared length of each row: (any, rows, m) -> (any, rows)."""
+    return node("ReduceSumSquare", [of], [into], axes=[2], keepdims=0)
+
+
+def median(of: str, into: str) -> list[bytes]:
+    """The median over the rows, (any, rows) -> (any,); its weights are those of `kth`."""
     return [
-        node("MatMul", ["z", f"{name}_m"], [f"{name}_p"]),
-        node("ReduceSumSquare", [f"{name}_p"], [f"{name}_r"], axes=[2], keepdims=0),
-        node("TopK", [f"{name}_r", "k"], [f"{name}_v", f"{name}_i"], axis=1),
-        node("Gather", [f"{name}_v", "kth"], [name], axis=1),
-        node("Div", [name, f"{name}_limit"], [f"{name}_n"]),
+        node("TopK", [of, "k"], [f"{into}_v", f"{into}_i"], axis=1),
+        node("Gather", [f"{into}_v", "kth"], [into], axis=1),
     ]
+
+
+def kth(rows: int) -> dict[str, Tensor]:
+    """Which of *rows* numbers from the greatest down is their median."""
+    middle = rows // 2
+    return {"k": np.array([middle + 1], np.int64), "kth": np.array(middle, np.int64)}

@@ -146,15 +146,18 @@ class Sealed:
         """Values and qualities of column *i*, shape (n,)."""
         return _column(self._part(len(self._parts) - self.k + i), self.n)
 
+    def late(self) -> NDArray[np.bool_] | None:
+        """Which rows came after younger ones, shape (n,); None when none did."""
+        if not self._flags & _LATE:
+            return None
+        return np.unpackbits(np.frombuffer(self._part(1), np.uint8), count=self.n).view(bool)
+
     def columns(self) -> Columns:
         """Everything."""
-        t, at = self.times(), 1
-        late = window = None
-        if self._flags & _LATE:
-            late = np.unpackbits(np.frombuffer(self._part(at), np.uint8), count=self.n).view(bool)
-            at += 1
+        t, late = self.times(), self.late()
+        window = None
         if self._flags & _WINDOW:
-            window = t + self._ints(at)
+            window = t + self._ints(1 + bool(self._flags & _LATE))
         v, q = np.empty((self.n, self.k)), np.empty((self.n, self.k), np.uint8)
         for i in range(self.k):
             v[:, i], q[:, i] = self.column(i)

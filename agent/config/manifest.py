@@ -4,6 +4,7 @@
 what is signed. The JSON Schema in docs/manifest.schema.json is made from the latter.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ from agent.config.manifest_parts import (
     DecisionSection,
     FeatureSection,
     GoldenSection,
+    InputSection,
     ModelFile,
     Normalisation,
     Output,
@@ -31,7 +33,7 @@ from agent.config.schema import WindowSection
 from agent.config.windows import window
 from agent.core import manifest as core
 from agent.core.errors import PermanentError
-from agent.core.features import Preparation
+from agent.core.features import Preparation, TensorInput
 from agent.core.recording import Recording
 from agent.core.reference import Limits, Reference
 
@@ -50,6 +52,8 @@ class PackSpec(Section):
     window: WindowSection
     features: list[FeatureSection] = Field(default_factory=list)
     """What is computed of a window; none: the model is given the window itself."""
+    inputs: list[InputSection] = Field(default_factory=list)
+    """Of a model with several inputs: what each is fed, in the order of the file."""
     normalisation: Normalisation | Literal["fit"] | None = None
     """`fit`: mean and standard deviation of the healthy rows."""
     fit: list[Literal["normalisation", "limit"]] = Field(default_factory=list)
@@ -79,11 +83,14 @@ class PackSpec(Section):
         names = [c.name for c in self.channels]
         if len(set(names)) < len(names):
             raise PydanticCustomError("channels", "two channels have the same name", {})
-        unknown = {n for f in self.features for n in f.of} - set(names)
-        if unknown:
+        asked = [*self.features, *(f for i in self.inputs for f in i.features)]
+        unknown = {n for f in asked for n in f.of} | {n for i in self.inputs for n in i.channels}
+        if unknown := unknown - set(names):
             raise PydanticCustomError(
                 "features", "there is no channel {n}", {"n": ", ".join(sorted(unknown))}
             )
+        if self.features and self.inputs:
+            raise PydanticCustomError("inputs", "`features` belong to each of the `inputs`", {})
         if "normalisation" in self.fit and self.normalisation is None:
             raise PydanticCustomError("fit", "there is no `normalisation` to fit", {})
         if "limit" in self.fit and self.decision is None:
@@ -180,14 +187,25 @@ def preparation(spec: PackSpec) -> Preparation | None:
     normal = spec.normalisation
     if not isinstance(normal, Normalisation):
         normal = None
-    if normal is None and not spec.features:
+    if normal is None and not spec.features and not spec.inputs:
         return None
     at = {c.name: i for i, c in enumerate(spec.channels)}
     return Preparation(
         () if normal is None else tuple(normal.mean),
         () if normal is None else tuple(normal.scale),
-        tuple((f.take, tuple(at[n] for n in f.of or at)) for f in spec.features),
+        _features(spec.features, at),
+        tuple(
+            TensorInput(i.tensor, tuple(at[n] for n in i.channels), _features(i.features, at))
+            for i in spec.inputs
+        ),
     )
+
+
+def _features(
+    some: Sequence[FeatureSection], at: Mapping[str, int]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names of features and numbers of channels; none named: all."""
+    return tuple((f.take, tuple(at[n] for n in f.of or at)) for f in some)
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -78,6 +78,25 @@ class FeatureSection(Section):
         return self
 
 
+class InputSection(Section):
+    """What one of several inputs of the model file is fed."""
+
+    tensor: str = Field(min_length=1, max_length=200)
+    """Its name in the file."""
+    channels: list[Name] = Field(default_factory=list)
+    """It is fed the whole window of these channels."""
+    features: list[FeatureSection] = Field(default_factory=list)
+    """It is fed these numbers instead: `{take: last, of: [load]}`."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "InputSection":
+        if bool(self.channels) == bool(self.features):
+            raise PydanticCustomError(
+                "inputs", "`{t}` is fed `channels` or `features`: write one", {"t": self.tensor}
+            )
+        return self
+
+
 class Normalisation(Section):
     """``(x - mean) / scale`` of each channel, before features and model."""
 

@@ -1,13 +1,21 @@
 """Batch: the only thing that flows."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
+
+SHADOW: Final = "~shadow"
+"""End of the stream of a candidate's results: ``model/pump1~shadow``."""
+
+
+def is_shadow(stream: str) -> bool:
+    """Are its rows results of a candidate: of no alarm, of no device, and nobody's input."""
+    return stream.startswith("model/") and stream.endswith(SHADOW)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Detector:
 
     def scores(self, windows: NDArray[np.floating]) -> Floats:
         """Windows (b, w, k) in engineering units -> (b,): above 1 is unlike healthy."""
-        t2, q = (_medians(windows, self, m) for m in (self.principal, self.residual))
+        z = (windows - self.mean) / self.scale
+        t2, q = (median(squares(z, m)) for m in (self.principal, self.residual))
         return np.maximum(t2 / self.t2, q / self.q)
 
 
@@ -87,9 +88,7 @@ def train(
         mean, scale, vectors[:, :m] / np.sqrt(np.maximum(values[:m], _LEAST)), vectors[:, m:], 1, 1
     )
     if limits == "seen":
-        x = np.lib.stride_tricks.sliding_window_view(rows, window, axis=0).swapaxes(1, 2)
-        t2 = MARGIN * float(_medians(x, found, found.principal).max())
-        q = MARGIN * float(_medians(x, found, found.residual).max())
+        t2, q = (MARGIN * worst(squares(z, m), window) for m in (found.principal, found.residual))
     else:
         last = np.linalg.eigvals(covariance).real if limits == "board" else values
         t2 = m * (n - 1) * (n + 1) / (n * (n - m)) * fisher(HEALTHY, m, n - m)
@@ -112,11 +111,20 @@ def _one_direction(p: float) -> float:
     return float((1 - 2 / 9 + normal(p) * np.sqrt(2 / 9)) ** 3)
 
 
-def _medians(x: NDArray[np.floating], by: Detector, directions: Floats) -> Floats:
-    """Square of what lies along *directions*, the median over each window: (b, w, k) -> (b,).
+def squares(z: NDArray[np.floating], directions: Floats) -> NDArray[np.floating]:
+    """Squared length of each row along *directions*: (..., k) -> (...)."""
+    found: NDArray[np.floating] = ((z @ directions) ** 2).sum(axis=-1)
+    return found
 
-    Of an even number of rows the lower one of the two in the middle, as the ONNX file has it.
+
+def worst(rows: NDArray[np.floating], window: int) -> float:
+    """The greatest median over *window* of the numbers (n,) that follow one another."""
+    return float(median(np.lib.stride_tricks.sliding_window_view(rows, window)).max())
+
+
+def median(rows: NDArray[np.floating]) -> Floats:
+    """The median over each window, (b, w) -> (b,); of two in the middle the lower one, as the
+    ONNX file has it.
     """
-    squares = (((x - by.mean) / by.scale @ directions) ** 2).sum(axis=2)
-    at = squares.shape[1] - (squares.shape[1] // 2 + 1)
-    return np.partition(squares, at, axis=1)[:, at].astype(np.float64)
+    at = rows.shape[1] - (rows.shape[1] // 2 + 1)
+    return np.partition(rows, at, axis=1)[:, at].astype(np.float64)

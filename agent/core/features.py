@@ -49,6 +49,31 @@ FEATURES: Final[dict[str, Callable[[Floats], Floats]]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class TensorInput:
+    """What one of several inputs of a model is fed: features, or the whole window of channels.
+
+    Attributes:
+        tensor: Name of the input in the model file.
+        channels: Numbers of the channels of a window that it takes as they are; empty with
+            features.
+        features: As of `Preparation`.
+    """
+
+    tensor: str
+    channels: tuple[int, ...] = ()
+    features: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def size(self, rows: int) -> int:
+        """Numbers that it takes of a window of *rows*."""
+        return rows * len(self.channels) + sum(len(columns) for _, columns in self.features)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Windows x (b, w, k) -> (b, size)."""
+        whole = x[:, :, list(self.channels)].reshape(len(x), -1)
+        return np.hstack([whole, *(FEATURES[name](x[:, :, list(c)]) for name, c in self.features)])
+
+
+@dataclass(frozen=True, slots=True)
 class Preparation:
     """What happens to windows between their cut and the model.
 
@@ -56,23 +81,31 @@ class Preparation:
         mean, scale: Of each channel: ``(x - mean) / scale`` comes first; empty for as measured.
         features: Name of the feature and numbers of the channels that it is computed of, in the
             order of the model's columns; empty for the whole window.
+        inputs: Of a model with several inputs, in its order; empty for one input.
     """
 
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     features: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    inputs: tuple[TensorInput, ...] = ()
 
     def columns(self, rows: int, channels: int) -> tuple[int, int]:
         """Shape (w', k') of what the model is given of windows (rows, channels)."""
+        if self.inputs:
+            return 1, sum(one.size(rows) for one in self.inputs)
         if not self.features:
             return rows, channels
         return 1, sum(len(columns) for _, columns in self.features)
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Windows x (b, w, k) -> float32 (b, w, k), or (b, 1, f) with features."""
+        """Windows x (b, w, k) -> float32 (b, w, k), or (b, 1, f) with features. Several inputs
+        are one after the other in (b, 1, f): the worker cuts them up.
+        """
         wide = x.astype(np.float64)
         if self.mean:
             wide = (wide - np.array(self.mean)) / np.array(self.scale)
+        if self.inputs:
+            return np.hstack([one(wide) for one in self.inputs])[:, None, :].astype(np.float32)
         if not self.features:
             return wide.astype(np.float32)
         parts = [FEATURES[name](wide[:, :, list(columns)]) for name, columns in self.features]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -211,6 +212,18 @@ class LoadedModel:
     outputs: Mapping[str, tuple[int | None, ...]]
     load_ms: float
 
+    def takes(self, rows: int, columns: int) -> bool:
+        """Can it be fed (b, rows, columns): as one input, flat or not, or cut up into several."""
+        shapes = [shape[1:] for shape in self.inputs.values()]
+        if len(shapes) != 1:
+            fixed = [prod(d or 0 for d in shape) for shape in shapes]
+            return bool(fixed) and all(fixed) and sum(fixed) == rows * columns
+        want = shapes[0]
+        have = (rows, columns) if len(want) == 2 else (rows * columns,)
+        return len(want) == len(have) and all(
+            w in {None, h} for w, h in zip(want, have, strict=True)
+        )
+
 
 class ModelHost(Protocol):
     """Models in a worker process: nothing a model file does can hurt the caller."""
@@ -236,6 +249,10 @@ class ModelHost(Protocol):
 
 class WorkerLost(TransientError):
     """The worker process died, or was killed at a deadline, with this call under way."""
+
+
+class DeadlineMissed(WorkerLost):
+    """It was killed at the deadline of this call."""
 
 
 class StateStore(Protocol):

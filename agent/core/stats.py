@@ -44,3 +44,20 @@ class Stats:
             numbers[f"{name}.p50"] = self.percentile(name, 50)
             numbers[f"{name}.p99"] = self.percentile(name, 99)
         return dict(sorted(numbers.items()))
+
+
+class Part(Stats):
+    """The numbers of a part that runs twice: in *whole*, under names that begin with *name*."""
+
+    def __init__(self, whole: Stats, name: str) -> None:
+        super().__init__()
+        self._whole, self._name = whole, name
+
+    def add(self, name: str, amount: float = 1.0) -> None:
+        self._whole.add(self._name + name, amount)
+
+    def set(self, name: str, value: float) -> None:
+        self._whole.set(self._name + name, value)
+
+    def observe(self, name: str, value: float) -> None:
+        self._whole.observe(self._name + name, value)

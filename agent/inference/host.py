@@ -13,10 +13,10 @@ import structlog
 from numpy.typing import NDArray
 
 from agent.core.errors import PermanentError
-from agent.core.ports import Clock, LoadedModel, WorkerLost
+from agent.core.ports import Clock, DeadlineMissed, LoadedModel, WorkerLost
 from agent.core.stats import Stats
 from agent.inference import wire
-from agent.inference.process import WorkerDied, WorkerProcess, spawn
+from agent.inference.process import TooLate, WorkerDied, WorkerProcess, spawn
 
 log = structlog.get_logger()
 
@@ -126,6 +126,13 @@ class WorkerHost:
             except WorkerDied as e:
                 log.warning("worker.lost", role=self._role, reason=str(e))
 
+    async def rest(self) -> None:
+        """End the worker while no model is loaded: its memory is for others."""
+        async with self._turn:
+            if not self._models and self._worker is not None:
+                worker, self._worker = self._worker, None
+                await worker.leave()
+
     async def predict(
         self, digest: str, x: NDArray[np.float32], deadline_s: float
     ) -> Mapping[str, NDArray[np.float32]]:
@@ -143,7 +150,7 @@ class WorkerHost:
             try:
                 ok, outputs, answer = await worker.call(head, payload.data.cast("B"), deadline_s)
             except WorkerDied as e:
-                raise self._lost(digest, str(e)) from None
+                raise self._lost(digest, e) from None
             self._stats.observe("inference.predict_ms", 1e3 * (self._clock.mono_s() - started_s))
             if ok:
                 return _results(model.loaded, outputs, answer, len(x))
@@ -225,7 +232,7 @@ class WorkerHost:
         try:
             ok, _, answer = await worker.call(head, data, deadline_s)
         except WorkerDied as e:
-            raise self._lost(digest, str(e)) from None
+            raise self._lost(digest, e) from None
         if not ok:
             raise PermanentError(
                 f"this is no model that can be used ({bytes(answer).decode(errors='replace')})",
@@ -239,15 +246,16 @@ class WorkerHost:
         )
         return LoadedModel(digest, inputs, outputs, 1e3 * (self._clock.mono_s() - started_s))
 
-    def _lost(self, digest: str, reason: str) -> WorkerLost:
+    def _lost(self, digest: str, died: WorkerDied) -> WorkerLost:
         """Account for a worker that died, or was killed, with *digest* in flight."""
-        now_s = self._clock.mono_s()
+        now_s, reason = self._clock.mono_s(), str(died)
         crashes = self._crashes.setdefault(digest, deque(maxlen=QUARANTINE_CRASHES))
         crashes.append(now_s)
         log.error("worker.lost", role=self._role, model=digest[:12], reason=reason)
         if len(crashes) == QUARANTINE_CRASHES and now_s - crashes[0] < QUARANTINE_WITHIN_S:
             self._quarantine(digest, f"twice within ten minutes: {reason}")
-        return WorkerLost(reason, where=f"model {digest[:12]}", code="E607")
+        lost = DeadlineMissed if isinstance(died, TooLate) else WorkerLost
+        return lost(reason, where=f"model {digest[:12]}", code="E607")
 
     def _quarantine(self, digest: str, reason: str) -> None:
         self.quarantined[digest] = reason
@@ -259,13 +267,11 @@ class WorkerHost:
 
 
 def _check_shape(loaded: LoadedModel, x: NDArray[np.float32]) -> None:
-    (name, want), *_ = loaded.inputs.items()
-    if x.ndim == 3:
-        have: tuple[int, ...] = x.shape[1:] if len(want) == 3 else (x.shape[1] * x.shape[2],)
-        if all(w in {None, h} for w, h in zip(want[1:], have, strict=True)):
-            return
+    if x.ndim == 3 and loaded.takes(*x.shape[1:]):
+        return
+    want = ", ".join(f"input `{n}` takes {_words(s)}" for n, s in loaded.inputs.items())
     raise PermanentError(
-        f"input `{name}` takes {_words(want)}, the windows are {_words(x.shape)}",
+        f"{want}, the windows are {_words(x.shape)}",
         where=f"model {loaded.digest[:12]}",
         fix="Correct `window: rows` or `inputs:` of the model.",
         code="E608",

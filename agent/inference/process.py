@@ -19,6 +19,9 @@ log = structlog.get_logger()
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 """What a worker gets to know of the daemon's environment: no credentials, no notify socket."""
 
+_NICE: Final = 10
+"""Of a worker whose results nobody waits for: what serves goes before it."""
+
 _MAX_LINES: Final = 50
 _MAX_LINE: Final = 500
 _LEAVE_S: Final = 5.0
@@ -26,6 +29,10 @@ _LEAVE_S: Final = 5.0
 
 class WorkerDied(Exception):
     """The process is gone, with the reason in words."""
+
+
+class TooLate(WorkerDied):
+    """It was killed because it did not answer within the deadline."""
 
 
 class WorkerProcess:
@@ -45,7 +52,7 @@ class WorkerProcess:
         self._inbox = wire.Inbox(wire.REPLY, wire.MAX_REPLY_BYTES)
         self._waiter: asyncio.Future[tuple[bool, int, memoryview]] | None = None
         self._left, self._room_made = asyncio.Event(), asyncio.Event()
-        self._lines = 0
+        self._lines, self._late = 0, False
         self.gone, self.reason = False, ""
         self.slots: set[int] = set()
         self._loop.add_reader(sock, self._readable)
@@ -68,7 +75,7 @@ class WorkerProcess:
             raise WorkerDied(self.reason)
         waiter: asyncio.Future[tuple[bool, int, memoryview]] = self._loop.create_future()
         self._waiter = waiter
-        timer = self._loop.call_later(deadline_s, self.kill, f"no answer within {deadline_s:g} s")
+        timer = self._loop.call_later(deadline_s, self._expired, deadline_s)
         try:
             await self._send((head, payload))
             return await waiter
@@ -112,6 +119,10 @@ class WorkerProcess:
             if not self._left.is_set():
                 self._loop.remove_writer(self._sock)
 
+    def _expired(self, deadline_s: float) -> None:
+        self._late = not self.gone
+        self.kill(f"no answer within {deadline_s:g} s")
+
     def kill(self, reason: str) -> None:
         """End it now; a call under way fails with *reason*."""
         self._process.kill()
@@ -128,7 +139,8 @@ class WorkerProcess:
             self.gone, self.reason = True, reason
             self._room_made.set()
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(WorkerDied(self.reason))
+            died = TooLate if self._late else WorkerDied
+            self._waiter.set_exception(died(self.reason))
 
     def _readable(self) -> None:
         try:
@@ -184,7 +196,7 @@ def spawn(memory_bytes: int, role: str) -> WorkerProcess:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(sys.executable, "-P", "-m", "agent.inference.worker"),
-                *(str(theirs.fileno()), str(memory_bytes)),
+                *(str(theirs.fileno()), str(memory_bytes), str(0 if role == "active" else _NICE)),
             ],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -20,50 +21,68 @@ _NUMERIC: Final = (*_FLOATS, "tensor(int64)", "tensor(int32)", "tensor(bool)", "
 
 
 class Model:
-    """One loaded model: one float input, its numeric outputs."""
+    """One loaded model: its float inputs, its numeric outputs."""
 
     def __init__(self, data: bytes) -> None:
         self._session = ort.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type not in _FLOATS:
+        if not inputs or any(i.type not in _FLOATS for i in inputs):
             found = ", ".join(f"{i.name}: {i.type}" for i in inputs) or "none"
-            raise ValueError(f"a model has one float input; this one has {found}")
-        self._name, self._dtype = inputs[0].name, _FLOATS[inputs[0].type]
-        self._shape = _shape(inputs[0].shape)
-        if len(self._shape) not in {2, 3}:
-            raise ValueError(f"`{self._name}` has {len(self._shape)} dimensions, not 2 or 3")
+            raise ValueError(f"a model has float inputs only; this one has {found}")
+        self._inputs = [(i.name, _FLOATS[i.type], _shape(i.shape)) for i in inputs]
+        if len(inputs) == 1 and len(inputs[0].shape) not in {2, 3}:
+            raise ValueError(
+                f"`{inputs[0].name}` has {len(inputs[0].shape)} dimensions, not 2 or 3"
+            )
+        if len(inputs) > 1 and not all(s and None not in s[1:] for _, _, s in self._inputs):
+            raise ValueError("of several inputs each must fix all its dimensions but the batch")
         self._outputs = [o for o in self._session.get_outputs() if o.type in _NUMERIC]
         if not self._outputs:
             raise ValueError("the model has no numeric output")
         self._names = [o.name for o in self._outputs]
         whole = any(len(o.shape) == 0 for o in self._outputs)
-        self._step = 1 if whole else self._shape[0]
+        batches = {b for _, _, (b, *_) in self._inputs if b is not None}
+        if len(batches) > 1:
+            raise ValueError(f"its inputs take {sorted(batches)} windows at a time")
+        self._step = 1 if whole else next(iter(batches), None)
 
     def facts(self) -> dict[str, Any]:
         """Inputs and outputs with their shapes, free dimensions as null."""
         return {
-            "inputs": {self._name: self._shape},
+            "inputs": {name: shape for name, _, shape in self._inputs},
             "outputs": {o.name: _shape(o.shape) for o in self._outputs},
         }
 
     def run(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """x (b, w, k) -> each output as float32 (b, m); m is 1 for an output (b,)."""
-        given: NDArray[Any] = x if self._dtype is np.float32 else x.astype(self._dtype)
-        if len(self._shape) == 2:
-            given = given.reshape(len(x), -1)
+        """x (b, w, k) -> each output as float32 (b, m); m is 1 for an output (b,).
+
+        A model with several inputs is given rows that hold one after the other, in its order.
+        """
         step = self._step or len(x)
         if step == len(x):
-            return self._run_once(given)
+            return self._run_once(x)
         if len(x) % step:
             raise ValueError(f"the model takes {step} windows at a time, not {len(x)}")
-        runs = [self._run_once(given[i : i + step]) for i in range(0, len(x), step)]
+        runs = [self._run_once(x[i : i + step]) for i in range(0, len(x), step)]
         return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
-    def _run_once(self, given: NDArray[Any]) -> list[NDArray[np.float32]]:
-        found = self._session.run(self._names, {self._name: given})
+    def _run_once(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        found = self._session.run(self._names, self._fed(x))
         return [
-            _rows(name, values, len(given)) for name, values in zip(self._names, found, strict=True)
+            _rows(name, values, len(x)) for name, values in zip(self._names, found, strict=True)
         ]
+
+    def _fed(self, x: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        (name, dtype, shape), *more = self._inputs
+        if not more:
+            whole = x.reshape(len(x), -1) if len(shape) == 2 else x
+            return {name: whole.astype(dtype, copy=False)}
+        flat, at, fed = x.reshape(len(x), -1), 0, {}
+        for name, dtype, (_, *inner) in self._inputs:
+            size = prod(d or 0 for d in inner)
+            fed[name] = flat[:, at : at + size].reshape(-1, *inner).astype(dtype, copy=False)
+            at += size
+        return fed
 
 
 def _options() -> Any:

@@ -1,4 +1,4 @@
-"""Entry of the worker process: ``python -m agent.inference.worker FD MEMORY_BYTES``.
+"""Entry of the worker process: ``python -m agent.inference.worker FD MEMORY_BYTES NICE``.
 
 First the sandbox, then the heavy imports: a filter binds only threads that start after it.
 """
@@ -15,6 +15,7 @@ def main() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # release 1.29 and later phone home
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     sock = socket.socket(fileno=int(sys.argv[1]))
+    os.nice(int(sys.argv[3]))
     missing = sandbox.confine()
     if missing:
         sys.stderr.write(f"not enforced on this machine: {', '.join(missing)}\n")

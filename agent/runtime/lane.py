@@ -1,16 +1,21 @@
 """A machine that a model serves: what it is fed, what waits for it, what it gives."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.batch import Batch, Origin
+from agent.core.batch import SHADOW, Batch, Origin
+from agent.core.cutting import Fed
+from agent.core.evidence import Evidence
 from agent.core.features import Preparation
+from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
+from agent.core.tally import Tally
 from agent.core.window import Cut, Window
 
 
@@ -23,6 +28,7 @@ class InstancePlan:
         parts: Stream and column numbers that give those inputs, in order; one part for a
             count window.
         when: Stream and column of the state outside which nothing is scored.
+        state: The tag of that column; empty without one.
     """
 
     instance: str
@@ -32,11 +38,19 @@ class InstancePlan:
     deadline_s: float
     parts: tuple[tuple[str, tuple[int, ...]], ...]
     when: tuple[str, int] | None = None
+    state: str = ""
 
     @property
     def stream(self) -> str:
-        """The stream of its results."""
+        """The stream of its results, while it serves."""
         return f"model/{self.instance}"
+
+    @property
+    def fed(self) -> Fed:
+        """By name: what is stored may have other columns than what is configured now."""
+        names = iter(self.inputs)
+        parts = tuple((stream, tuple(islice(names, len(some)))) for stream, some in self.parts)
+        return Fed(parts, self.window, None if self.when is None else (self.when[0], self.state))
 
     def same_windows(self, other: "InstancePlan") -> bool:
         """Do windows cut for one serve the other as well."""
@@ -51,6 +65,7 @@ class Lane:
         outputs: Names of the version's outputs, in the order of ``tags``.
         columns: Of each part of the plan, in its stream.
         preparation: What happens to windows before the model; None when nothing does.
+        tally: What its version has shown on this machine.
         held: Its version was taken out; the windows wait for what takes its place.
     """
 
@@ -60,11 +75,17 @@ class Lane:
     outputs: tuple[str, ...]
     columns: list[NDArray[np.intp]]
     preparation: Preparation | None = None
+    tally: Tally = field(default_factory=Tally)
     held: bool = False
     waiting: deque[Cut] = field(default_factory=deque)
     next_end_ns: int = 0
     runs: int = 0
     error: str = ""
+
+    @property
+    def stream(self) -> str:
+        """The stream of its results."""
+        return result_stream(self.plan, self.origin.role)
 
 
 def result(lane: Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
@@ -79,7 +100,7 @@ def result(lane: Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
     told = np.isfinite(v) | (worst < Quality.UNCERTAIN)
     q = np.where(told, worst, Quality.BAD_SENSOR).astype(np.uint8)
     return Batch(
-        lane.plan.stream,
+        lane.stream,
         lane.tags,
         np.array([c.end_ns for c in cuts], np.int64),
         np.where(np.isfinite(v), v, np.nan),
@@ -87,3 +108,29 @@ def result(lane: Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
         origin=lane.origin,
         window=np.array([c.start_ns for c in cuts], np.int64),
     )
+
+
+def result_stream(plan: InstancePlan, role: str) -> str:
+    """Where the results of a version in that role go."""
+    return plan.stream + SHADOW if role == "shadow" else plan.stream
+
+
+def shown(lanes: Iterable[Lane]) -> Evidence | None:
+    """What one version has shown on all its machines; None when it has none."""
+    found = [lane.tally.evidence() for lane in lanes]
+    return sum(found[1:], found[0]) if found else None
+
+
+def put_back(taken: Sequence[tuple[Lane, Cut]]) -> None:
+    """Their windows wait again, in the order in which they waited."""
+    for lane, cut in reversed(taken):
+        lane.waiting.appendleft(cut)
+
+
+def blame(taken: Sequence[tuple[Lane, Cut]], lost: WorkerLost) -> None:
+    """A call that lost its worker is evidence; that none could be started is the machine's."""
+    if isinstance(lost, DeadlineMissed):
+        for lane, cut in taken:
+            lane.tally.missed(cut)
+    elif lost.code != "E606":
+        taken[0][0].tally.crashed()  # once, of however many machines the windows were

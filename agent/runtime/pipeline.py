@@ -108,6 +108,10 @@ class Pipeline:
         self.derivation.rewire(wiring.derived, streams)
         self.alarms.keep(self._asked_for)
 
+    def close(self, stream: str) -> None:
+        """No more rows of *stream* will come: it is not there any more."""
+        self.channels.pop(stream, None)
+
     def bring(self, model: str, specs: Sequence[AlarmSpec]) -> None:
         """The version of *model* in service decides: its alarms in place of those before."""
         before = self._brought.get(model)

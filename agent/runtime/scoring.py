@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from agent.core.batch import Batch, Origin
 from agent.core.errors import PermanentError
+from agent.core.evidence import Evidence
 from agent.core.features import Preparation
 from agent.core.history import History
 from agent.core.ports import Clock, Emit, LoadedModel, ModelHost, WorkerLost
@@ -19,16 +19,10 @@ from agent.core.quality import Quality
 from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
-from agent.core.window import (
-    CountWindow,
-    Cut,
-    GridWindow,
-    due,
-    last_rows,
-    sample_and_hold,
-    stood,
-)
-from agent.runtime.lane import InstancePlan, Lane, result
+from agent.core.tally import Tally
+from agent.core.window import Cut
+from agent.runtime.cutting import Cutting
+from agent.runtime.lane import InstancePlan, Lane, blame, put_back, result, result_stream, shown
 from agent.runtime.outputs import columns
 
 log = structlog.get_logger()
@@ -39,9 +33,6 @@ BACKLOG: Final = 1000
 MAX_BATCH: Final = 256
 """Windows per call of the worker, so that no model holds the others up for long."""
 
-CATCH_UP: Final = 16
-"""Grid windows that are cut at once when rows come late; older ones are skipped and counted."""
-
 SHARE: Final = 0.5
 """Part of its deadline that a call may be expected to take: a backlog kills no sound model."""
 
@@ -50,7 +41,12 @@ NO_WORKER_S: Final = 1.0
 
 
 class Scoring:
-    """Every instance of every model in service; one call of the worker at a time."""
+    """Every instance of every model in one role; one call of the worker at a time.
+
+    Attributes:
+        lanes: Instance -> what serves it.
+        tap: Is given every window that is cut, for whoever scores it as well.
+    """
 
     def __init__(
         self,
@@ -59,11 +55,13 @@ class Scoring:
         history: Callable[[str], History | None],
         clock: Clock,
         stats: Stats,
+        role: str = "active",
     ) -> None:
-        self._host, self._emit, self._history = host, emit, history
-        self._clock, self._stats = clock, stats
+        self._host, self._emit = host, emit
+        self._clock, self._stats, self._role = clock, stats, role
         self.lanes: dict[str, Lane] = {}
-        self._by_stream: dict[str, list[Lane]] = {}
+        self.tap: Callable[[InstancePlan, Cut], None] = lambda _plan, _cut: None
+        self._cutting = Cutting(history, self._cut, self._skipped)
         self._pace_s: dict[str, float] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -75,19 +73,27 @@ class Scoring:
         loaded: LoadedModel,
         plans: Sequence[InstancePlan],
         preparation: Preparation | None = None,
+        tally: Callable[[], Tally] = Tally,
     ) -> None:
-        """Put a loaded version into service: windows cut so far are scored by it too."""
+        """Put a loaded version into service: windows cut so far are scored by it too.
+
+        *tally* makes what counts its evidence on one machine; a version that was in service there
+        goes on with what it has.
+        """
         names = columns(loaded.outputs)
         origin = Origin(
-            artifact.name, artifact.version, artifact.release, artifact.digest, "active"
+            artifact.name, artifact.version, artifact.release, artifact.digest, self._role
         )
         for plan in plans:
             old = self.lanes.get(plan.instance)
-            tags = TagSet(tuple(Tag(f"{plan.stream}/{o}") for o in names))
+            stream = result_stream(plan, self._role)
+            tags = TagSet(tuple(Tag(f"{stream}/{o}") for o in names))
             parts = [np.array(c, np.intp) for _, c in plan.parts]
-            lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts, preparation)
+            lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts, preparation, tally())
             if old is not None and old.plan.same_windows(plan):
                 lane.waiting, lane.next_end_ns, lane.runs = old.waiting, old.next_end_ns, old.runs
+                if old.origin == origin and old.tally.judges_as(lane.tally):
+                    lane.tally = old.tally
             self.lanes[plan.instance] = lane
             self._pace_s.pop(plan.model, None)
         self._index()
@@ -113,15 +119,16 @@ class Scoring:
         for lane in self.lanes.values():
             lane.held = lane.held or lane.origin.digest == digest
 
+    def evidence(self, digest: str) -> Evidence | None:
+        """What a version in service has shown on all its machines; None when it is not."""
+        return shown(e for e in self.lanes.values() if e.origin.digest == digest)
+
     def digests(self) -> set[str]:
         """Every version in service."""
         return {lane.origin.digest for lane in self.lanes.values()}
 
     def _index(self) -> None:
-        self._by_stream = {}
-        for lane in self.lanes.values():
-            for stream in dict.fromkeys(stream for stream, _ in lane.plan.parts):
-                self._by_stream.setdefault(stream, []).append(lane)
+        self._cutting.feed(self.lanes.values())
 
     def _due(self) -> list[Lane]:
         return [lane for lane in self.lanes.values() if lane.waiting and not lane.held]
@@ -133,53 +140,24 @@ class Scoring:
 
     def arrived(self, batch: Batch, history: History) -> None:
         """Cut the windows that the new rows complete (port `Arrivals`)."""
-        lanes = self._by_stream.get(batch.stream, ())
-        for lane in lanes:
-            window = lane.plan.window
-            if isinstance(window, CountWindow):
-                rows = min(len(batch), history.capacity - window.rows + 1)
-                self._skipped(lane, len(batch) - rows)
-                for back in range(rows - 1, -1, -1):
-                    self._queue(lane, last_rows(history, lane.columns[0], window, back))
-            else:
-                self._grid(lane, window)
-        self._wake(lanes)
+        self._wake(self._cutting.arrived(batch, history))
 
-    def _grid(self, lane: Lane, window: GridWindow) -> None:
-        """Cut every grid window that is due: all its streams are there, or too late to wait for."""
-        found = [self._history(stream) for stream, _ in lane.plan.parts]
-        histories = [h for h in found if h is not None and len(h)]
-        if len(histories) < len(found):
-            return
-        due_ns = due(histories, window)
-        first = due_ns // window.stride_ns * window.stride_ns
-        end_ns = first
-        if lane.next_end_ns:
-            end_ns = max(lane.next_end_ns, first - CATCH_UP * window.stride_ns)
-            self._skipped(lane, (end_ns - lane.next_end_ns) // window.stride_ns)
-        while end_ns <= due_ns:
-            parts = list(zip(histories, lane.columns, strict=True))
-            self._queue(lane, sample_and_hold(parts, window, end_ns))
-            end_ns += window.stride_ns
-        lane.next_end_ns = end_ns
+    def _cut(self, lane: Lane, cut: Cut) -> None:
+        self._queue(lane, cut)
+        self.tap(lane.plan, cut)
 
-    def _queue(self, lane: Lane, cut: Cut | None) -> None:
-        if cut is None:
-            return
+    def offer(self, plan: InstancePlan, cut: Cut) -> None:
+        """Score a window that was cut for *plan* elsewhere, if the machine is served here."""
+        lane = self.lanes.get(plan.instance)
+        if lane is not None and lane.plan.same_windows(plan):
+            self._queue(lane, cut)
+            self._wake([lane])
+
+    def _queue(self, lane: Lane, cut: Cut) -> None:
         if len(lane.waiting) >= BACKLOG:
             lane.waiting.popleft()
             self._skipped(lane, 1)
-        lane.waiting.append(self._gated(lane, cut))
-
-    def _gated(self, lane: Lane, cut: Cut) -> Cut:
-        """A window that holds a moment outside `when:` is not scored; its result says why."""
-        if lane.plan.when is None:
-            return cut
-        stream, column = lane.plan.when
-        states = self._history(stream)
-        if states is None or not stood(states, column, cut):
-            return cut
-        return replace(cut, quality=int(Quality.NOT_APPLICABLE))
+        lane.waiting.append(cut)
 
     def _skipped(self, lane: Lane, windows: int) -> None:
         if windows:
@@ -224,11 +202,14 @@ class Scoring:
             except WorkerLost as e:
                 self._stats.add("inference.lost_calls")
                 self._report(lanes, str(e))
-                for lane, cut in reversed(taken):
-                    lane.waiting.appendleft(cut)
+                blame(taken, e)
+                put_back(taken)
                 await asyncio.sleep(NO_WORKER_S if e.code == "E606" else 0)
                 return
             except PermanentError as e:
+                if all(lane.held for lane in lanes):  # it was taken out within this call
+                    put_back(taken)
+                    return
                 error, scores = str(e), None
         self._report(lanes, error)
         self._deliver(taken, scores)
@@ -297,4 +278,6 @@ class Scoring:
         for lane, cuts, values in results.values():
             lane.runs += len(cuts)
             self._stats.add(f"model/{lane.plan.instance}.runs", len(cuts))
-            self._emit(result(lane, cuts, np.array(values)))
+            v = np.array(values)
+            lane.tally.scored(cuts, v)
+            self._emit(result(lane, cuts, v))

@@ -1,7 +1,7 @@
 """The trial of a candidate: what a version must show before it may serve."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.codecs.onnx import scan
 from agent.core.decision import Decision
 from agent.core.errors import PermanentError
+from agent.core.features import Preparation
 from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
 from agent.core.window import Window
@@ -31,6 +32,7 @@ class Fit:
         allow_ops: Operators that it may use beyond the usual ones.
         window: What is cut; None when it does not matter.
         units: Of the inputs, as far as they are known.
+        tensors: Names of the model's inputs, in its order; empty for a single one of any name.
     """
 
     rows: int
@@ -40,17 +42,21 @@ class Fit:
     allow_ops: tuple[str, ...] = ()
     window: Window | None = None
     units: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
 
     def prepared(self, manifest: Manifest | None) -> "Fit":
-        """What the model itself is given: features are fewer and flat. What it must give: the
-        output that the manifest decides on, where the configuration does not.
-        """
+        """What the model itself is given and must give, where *manifest* says so."""
         if manifest is None:
             return self
-        rows, inputs = self.rows, self.inputs
-        if manifest.preparation is not None:
-            rows, inputs = manifest.preparation.columns(rows, inputs)
-        return replace(self, rows=rows, inputs=inputs, decision=self.decision or manifest.decision)
+        return replace(self, decision=self.decision or manifest.decision).fed(manifest.preparation)
+
+    def fed(self, preparation: Preparation | None) -> "Fit":
+        """What the model itself is given: features are fewer and flat."""
+        if preparation is None:
+            return self
+        rows, inputs = preparation.columns(self.rows, self.inputs)
+        names = tuple(one.tensor for one in preparation.inputs)
+        return replace(self, rows=rows, inputs=inputs, tensors=names)
 
 
 async def try_out(
@@ -123,12 +129,14 @@ def made_up(rows: int, inputs: int) -> NDArray[np.float32]:
 def check_fit(loaded: LoadedModel, fit: Fit) -> None:
     """`PermanentError` unless the model takes the windows and gives what is decided on."""
     where = f"model {loaded.digest[:12]}"
-    if not _takes(list(loaded.inputs.values()), fit.rows, fit.inputs):
+    if not _takes(loaded, fit):
         found = ", ".join(f"{n} {_words(s)}" for n, s in loaded.inputs.items()) or "nothing"
+        given = f" for {', '.join(fit.tensors)}" if fit.tensors else ""
         raise PermanentError(
-            f"it takes {found}; the windows are (any, {fit.rows}, {fit.inputs})",
+            f"it takes {found}; the windows are (any, {fit.rows}, {fit.inputs}){given}",
             where=where,
-            fix="Correct `window: rows` or `inputs` of the model, or publish one that fits.",
+            fix="Correct `window: rows` or `inputs` of the model, or publish one that fits; a "
+            "model with several inputs needs a manifest that says what each is fed.",
             code="E641",
         )
     try:
@@ -145,16 +153,14 @@ def check_fit(loaded: LoadedModel, fit: Fit) -> None:
         )
 
 
-def _takes(shapes: Sequence[tuple[int | None, ...]], rows: int, inputs: int) -> bool:
-    """One input, any number of windows at a time: as many are due as there are machines."""
-    if len(shapes) != 1 or shapes[0][0] not in {None, 1}:
+def _takes(loaded: LoadedModel, fit: Fit) -> bool:
+    """Any number of windows at a time (as many are due as there are machines), into the inputs
+    that it has.
+    """
+    if any(shape[:1] not in {(None,), (1,)} for shape in loaded.inputs.values()):
         return False
-    inner = shapes[0][1:]
-    if len(inner) == 1:
-        return inner[0] in {None, rows * inputs}
-    return len(inner) == 2 and all(
-        d in {None, w} for d, w in zip(inner, (rows, inputs), strict=True)
-    )
+    named = tuple(loaded.inputs) == fit.tensors if fit.tensors else len(loaded.inputs) == 1
+    return named and loaded.takes(fit.rows, fit.inputs)
 
 
 def _check_outputs(outputs: Mapping[str, NDArray[np.float32]], b: int, loaded: LoadedModel) -> None:

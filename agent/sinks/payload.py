@@ -163,6 +163,7 @@ class PayloadSection(Section):
             measured=make(self._topics("data/{stream}")),
             results=make(self._topics("_{stream}")),
             own=scans(_topics("{root}/_metrics", "{root}/history/{stream}")),
+            shadow=scans(_topics("{root}/_model/{device}/shadow", "{root}/history/{stream}")),
         )
 
     def _topics(self, live: str) -> Topics:

@@ -9,7 +9,7 @@ import orjson
 from agent.codecs import json
 from agent.codecs.facts import facts
 from agent.codecs.template import Body, Text
-from agent.core.batch import Batch
+from agent.core.batch import Batch, is_shadow
 from agent.core.ports import Lane, Stored
 from agent.core.texts import Texts
 
@@ -109,16 +109,21 @@ class Scans:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """One shape for what is measured and derived, one for results, one for the agent's numbers."""
+    """One shape for what is measured and derived, one for results, one for the agent's numbers,
+    one for the results of candidates: whoever reads `results` acts on them.
+    """
 
     measured: Shape
     results: Shape
     own: Shape
+    shadow: Shape
 
     def messages(self, stored: Stored, batch: Batch) -> Iterator[list[Message]]:
         """The messages of a record, those of one row side by side."""
         if stored.stream == "agent":
             return self.own.messages(stored, batch)
+        if is_shadow(stored.stream):
+            return self.shadow.messages(stored, batch)
         shape = self.results if stored.stream.startswith("model/") else self.measured
         return shape.messages(stored, batch)
 

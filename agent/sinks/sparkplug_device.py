@@ -10,7 +10,7 @@ from agent.sinks.sparkplug_rows import Rows
 def device_of(stream: str) -> str:
     """The device that the rows of a stream belong to: ``pump1~slow`` -> ``pump1``."""
     if stream.startswith("model/"):
-        return f"model.{stream.removeprefix('model/')}"
+        return f"model.{stream.removeprefix('model/').replace('~', '.')}"
     return stream.partition("~")[0]
 
 

@@ -9,21 +9,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import structlog
 
 from agent.core.alarms import AlarmEvent
-from agent.core.ports import Clock, Stored
+from agent.core.ports import Stored
 from agent.storage.acked import Notes
 from agent.storage.database import FILE, Database
 from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
-from agent.storage.retention import MANY, DropFile, Limits, Op, Retention
+from agent.storage.retention import MANY, DropFile, Op, Retention
 from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
 from agent.storage.sealing import Head, seal_due
-from agent.storage.told import Commit, Entry, Told
+from agent.storage.setup import Setup
+from agent.storage.told import Commit, Entry, Space, Told
 
 log = structlog.get_logger()
 
@@ -63,31 +63,19 @@ class Committer:
         retry_at: When a disk that refused is tried again (monotonic, s).
     """
 
-    def __init__(
-        self,
-        data_dir: Path,
-        limits: Limits,
-        clock: Clock,
-        machine_id: str,
-        told: Told,
-        post: Callable[..., None],
-        *,
-        retry_s: float,
-        tidy_s: float,
-    ) -> None:
-        self._path, self.limits, self._clock = data_dir / FILE, limits, clock
-        self._machine_id, self._told, self._post = machine_id, told, post
-        self._retry_s, self._tidy_s = retry_s, tidy_s
+    def __init__(self, setup: Setup, told: Told, post: Callable[..., None]) -> None:
+        self._setup, self._told, self._post = setup, told, post
+        self._path, self.limits, self._clock = setup.data_dir / FILE, setup.limits, setup.clock
         self.names = (secrets.token_hex(4), 2**40 + secrets.randbelow(2**40))
         self.db: Database | None = None
         self.work = Work()
-        self.pace = Pace(limits.commit_s)
+        self.pace = Pace(setup.limits.commit_s)
         self.retry_at = 0.0
         self._head: Head
         self._notes = Notes()
         self._retention = Retention(told.delivered)
         self._once_open = self._broken = False
-        self._tidy_at = time.monotonic() + min(tidy_s, _FIRST_TIDY_S)
+        self._tidy_at = time.monotonic() + min(setup.tidy_s, _FIRST_TIDY_S)
         self._seal_at = 0.0
 
     def take(self, entries: list[Entry], ops: dict[Hashable, Op]) -> None:
@@ -120,8 +108,8 @@ class Committer:
             self.fail(e)
             return False
         except OSError as e:  # the rows stay in the head, and are safe there
-            self._seal_at = time.monotonic() + self._retry_s
-            log.warning("blocks.not_sealed", code="E504", error=str(e), again_s=self._retry_s)
+            self._seal_at = time.monotonic() + self._setup.retry_s
+            log.warning("blocks.not_sealed", code="E504", error=str(e), again_s=self._setup.retry_s)
             return False
         if damaged:
             self._post(self._told.lost, damaged)
@@ -133,12 +121,12 @@ class Committer:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self.db, found = open_database(
                 self._path,
-                self._machine_id,
+                self._setup.machine_id,
                 self.names if self._once_open else None,
                 broken=self._broken,
                 fresh=self._once_open,
             )
-            self._head = Head(self.db)
+            self._head = Head(self.db, self._setup.seal_s)
             small = os.statvfs(self._path.parent).f_bsize < _BLOCK
         except (sqlite3.Error, OSError) as e:
             self.fail(e)
@@ -175,8 +163,8 @@ class Committer:
             self.db = None
         self.work.again = True
         self._broken = self._broken or is_broken(error)
-        wait = min(self._retry_s, 1.0) if self._broken else self._retry_s
-        self.retry_at = time.monotonic() + wait
+        retry_s = self._setup.retry_s
+        self.retry_at = time.monotonic() + (min(retry_s, 1.0) if self._broken else retry_s)
         self._post(self._told.refused, str(error))
 
     def _make_room(self, db: Database) -> None:
@@ -262,19 +250,20 @@ class Committer:
 
     def _tidy(self, db: Database) -> None:
         """Look for what must go; the loop says who still waited for it, the next commit deletes."""
-        self._tidy_at = time.monotonic() + self._tidy_s
+        self._tidy_at = time.monotonic() + self._setup.tidy_s
         try:
             free = shutil.disk_usage(self._path.parent).free
-            used = db.space()[0] + db.files.size()
-            room = max(0, min(self.limits.max_size, used + free - self.limits.min_free))
-            self._post(self._told.measured, used, room)
+            tables, sealed = db.space()[0], db.files.size()
+            room = min(self.limits.max_size, tables + sealed + free - self.limits.min_free)
+            space = Space(tables, sealed, max(0, room), self._head.rows())
+            self._post(self._told.measured, space)
             victims = self._retention.find(db, self.limits, self._clock, free)
         except (sqlite3.Error, OSError) as e:
             self.fail(e)
             return
         if victims.rows:
             if len(victims.rows) >= MANY:
-                self._tidy_at = time.monotonic() + min(1.0, self._tidy_s)
+                self._tidy_at = time.monotonic() + min(1.0, self._setup.tidy_s)
             self._post(self._told.evict, victims)
 
 

@@ -10,6 +10,7 @@ from agent.core.stats import Stats
 from agent.storage.audit import SqlAudit
 from agent.storage.journal import SqlJournal
 from agent.storage.retention import Limits
+from agent.storage.setup import HOUR_S, Setup
 from agent.storage.state import SqlState
 
 
@@ -32,13 +33,15 @@ async def open_store(
     *,
     retry_s: float = 10.0,
     tidy_s: float = 60.0,
+    seal_s: float = HOUR_S,
 ) -> AsyncIterator[Store]:
     """Open the journal in *data_dir*; leaving commits what is queued, within 10 s.
 
     Never raises because of the disk: the journal then says that it is not durable, and tries
     again every *retry_s* seconds. A file that is broken is set aside for a fresh one.
     """
-    journal = SqlJournal(data_dir, config, clock, stats, machine_id, retry_s=retry_s, tidy_s=tidy_s)
+    setup = Setup(data_dir, config, clock, machine_id, retry_s, tidy_s, seal_s)
+    journal = SqlJournal(setup, stats)
     await journal.open()
     try:
         yield Store(journal, journal.state, journal.audit)

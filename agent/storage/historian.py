@@ -4,18 +4,19 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.codecs.block import BadBlock, decode
 from agent.codecs.sealed import unseal
+from agent.core.cutting import FOREVER
 from agent.core.errors import AgentError
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
@@ -24,6 +25,9 @@ from agent.storage.database import FILE
 from agent.storage.files import FOLDER
 from agent.storage.rebase import UNSYNCED, shift_ns
 from agent.storage.rows import key, tags_of
+from agent.storage.strips import Cells, Place
+
+T = TypeVar("T")
 
 _OPEN: Final = 8
 """Block files kept open."""
@@ -77,7 +81,7 @@ class Historian:
         self._path = data_dir / FILE
         self._folder = data_dir / FOLDER
         self._files: dict[int, int] = {}
-        self._made: dict[int, str] = {}
+        self._texts: dict[int, str] = {}
         self._conn: sqlite3.Connection
 
     def __enter__(self) -> Self:
@@ -87,12 +91,7 @@ class Historian:
             self._conn = sqlite3.connect(uri, uri=True, timeout=5)
             self._conn.execute("SELECT 1 FROM sealed LIMIT 1")
         except sqlite3.Error as e:
-            raise AgentError(
-                f"the journal cannot be read ({e})",
-                where=str(self._path),
-                fix="Start the agent once, or name its configuration with --config.",
-                code="E506",
-            ) from e
+            raise _unreadable(self._path, e) from e
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -103,8 +102,7 @@ class Historian:
 
     def tags(self) -> dict[str, TagSet]:
         """Every stream with its latest tags."""
-        names: dict[int, str] = dict(self._conn.execute("SELECT id, text FROM names"))
-        return {names[stream]: tags_of(names[tags]) for stream, tags, _ in self._streams()}
+        return {self.text(s): tags_of(self.text(tags)) for s, tags, _ in self._streams()}
 
     def is_text(self, tag: str) -> bool:
         """Are the values of *tag* texts, of which the journal has codes."""
@@ -130,57 +128,94 @@ class Historian:
 
     def pieces(self, tag: str, begin_ns: int, end_ns: int) -> Iterator[Piece]:
         """The samples of *tag* with begin <= t < end, in the order they were made."""
-        for stream, tags, column in self._columns(tag):
-            for row in self._conn.execute(
-                "SELECT made, first, epoch, data, file, at FROM blocks WHERE stream = ?"
-                " AND tags = ? AND ((t1 >= ? AND t0 < ?) OR epoch IN (SELECT epoch FROM clock))"
-                " ORDER BY epoch, last",
-                (stream, tags, begin_ns, end_ns),
-            ).fetchall():
+        for stream in self._having(tag):
+            for place in self.places(stream, begin_ns, end_ns):
+                column = self.columns(place.tags, [tag])
+                if column is None:
+                    continue
                 try:
-                    piece = self._piece(stream, column, *row[1:])
+                    c = self.cells(stream, place, column)
                 except BadBlock:
                     continue
-                if by_ns := self._shift_ns(row[0], row[2]):
-                    piece = piece._replace(t=piece.t + by_ns)
-                inside = (piece.t >= begin_ns) & (piece.t < end_ns)
-                yield Piece(piece.t[inside], piece.v[inside], piece.q[inside])
+                inside = (c.t >= begin_ns) & (c.t < end_ns)
+                yield Piece(c.t[inside], c.v[inside, 0], c.q[inside, 0])
 
-    def _shift_ns(self, made: int, epoch: int) -> int:
-        text = self._made.get(made)
-        if text is None:
-            (text,) = self._conn.execute("SELECT text FROM names WHERE id = ?", (made,)).fetchone()
-            self._made[made] = text
-        return shift_ns(self._conn, epoch, json.loads(text)) if UNSYNCED in text else 0
-
-    def _columns(self, tag: str) -> list[tuple[int, int, int]]:
-        """(stream, tags, column) in which *tag* is. Raises `AgentError` when it is in none."""
-        names: dict[int, str] = dict(self._conn.execute("SELECT id, text FROM names"))
-        found: list[tuple[int, int, int]] = []
+    def _having(self, tag: str) -> list[str]:
+        """The streams in which *tag* is. Raises `AgentError` when it is in none."""
+        found: dict[str, None] = {}
         known: set[str] = set()
         for stream, tags, _ in self._streams():
-            columns = [t.name for t in tags_of(names[tags])]
-            known.update(columns)
-            if tag in columns:
-                found.append((stream, tags, columns.index(tag)))
+            names = tags_of(self.text(tags)).column
+            known.update(names)
+            if tag in names:
+                found[self.text(stream)] = None
         if not found:
             some = ", ".join(sorted(known)[:8]) or "nothing yet"
             raise AgentError(
                 f"the journal has no tag `{tag}`", fix=f"It has: {some} ...", code="E507"
             )
-        return found
+        return list(found)
 
-    def _piece(
-        self, stream: int, column: int, first: int, epoch: int, data: bytes, file: int, at: int
-    ) -> Piece:
-        if data is not None:
-            (name,) = self._conn.execute(
-                "SELECT text FROM names WHERE id = ?", (stream,)
+    def back(self, stream: str, rows: int) -> int:
+        """Since when (ns) there are the newest *rows* rows of *stream*, or all that there are."""
+        t_ns = FOREVER
+        for first, last, t0, made, epoch in self._conn.execute(
+            "SELECT first, last, t0, made, epoch FROM blocks WHERE stream = ?"
+            " ORDER BY epoch DESC, last DESC",
+            (self._number(stream),),
+        ):
+            t_ns = min(t_ns, t0 + self._shift_ns(made, epoch))
+            rows -= last - first + 1
+            if rows <= 0:
+                break
+        return t_ns
+
+    def places(self, stream: str, begin_ns: int, end_ns: int) -> list[Place]:
+        """The blocks of *stream* that may hold rows of the span, in the order they were made."""
+        found = self._conn.execute(
+            "SELECT made, first, last, epoch, t0, t1, tags, data, file, at FROM blocks"
+            " WHERE stream = ? AND ((t1 >= ? AND t0 < ?) OR epoch IN (SELECT epoch FROM clock))"
+            " ORDER BY epoch, last",
+            (self._number(stream), begin_ns, end_ns),
+        ).fetchall()
+        return [Place(*row) for row in found]
+
+    def cells(self, stream: str, place: Place, columns: Sequence[int]) -> Cells:
+        """Some columns of a block, at their best times. Raises `BadBlock`."""
+        if place.data is not None:
+            c = decode(place.data, key(stream, place.epoch, place.first))
+            found = Cells(c.t, c.v[:, columns], c.q[:, columns], c.late)
+        else:
+            block = unseal(partial(_read, self._file(place.file or 0), place.at or 0))
+            v, q = np.empty((block.n, len(columns))), np.empty((block.n, len(columns)), np.uint8)
+            for i, column in enumerate(columns):
+                v[:, i], q[:, i] = block.column(column)
+            found = Cells(block.times(), v, q, block.late())
+        by_ns = self._shift_ns(place.made, place.epoch)
+        return found._replace(t=found.t + by_ns) if by_ns else found
+
+    def text(self, number: int) -> str:
+        """The text of a short number."""
+        text = self._texts.get(number)
+        if text is None:
+            (text,) = self._conn.execute(
+                "SELECT text FROM names WHERE id = ?", (number,)
             ).fetchone()
-            c = decode(data, key(name, epoch, first))
-            return Piece(c.t, c.v[:, column], c.q[:, column])
-        block = unseal(partial(_read, self._file(file), at))
-        return Piece(block.times(), *block.column(column))
+            self._texts[number] = text
+        return text
+
+    def _number(self, text: str) -> int:
+        row = self._conn.execute("SELECT id FROM names WHERE text = ?", (text,)).fetchone()
+        return -1 if row is None else int(row[0])
+
+    def columns(self, tags: int, names: Sequence[str]) -> list[int] | None:
+        """Where *names* are among *tags*; None when one is not."""
+        column = tags_of(self.text(tags)).column
+        return None if any(n not in column for n in names) else [column[n] for n in names]
+
+    def _shift_ns(self, made: int, epoch: int) -> int:
+        text = self.text(made)
+        return shift_ns(self._conn, epoch, json.loads(text)) if UNSYNCED in text else 0
 
     def _file(self, number: int) -> int:
         file = self._files.get(number)
@@ -238,12 +273,28 @@ class HistorianThread:
 
     async def trend(self, tag: str, begin_ns: int, end_ns: int, points: int) -> Trend:
         """As `Historian.trend`."""
+        return await self.ask(lambda historian: historian.trend(tag, begin_ns, end_ns, points))
 
-        def run() -> Trend:
-            with Historian(self._data_dir) as historian:
-                return historian.trend(tag, begin_ns, end_ns, points)
+    async def ask(self, what: Callable[[Historian], T]) -> T:
+        """What *what* finds, with a historian that is open only for it."""
+
+        def run() -> T:
+            try:
+                with Historian(self._data_dir) as historian:
+                    return what(historian)
+            except sqlite3.Error as e:
+                raise _unreadable(self._data_dir, e) from e
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+
+
+def _unreadable(path: Path, e: sqlite3.Error) -> AgentError:
+    return AgentError(
+        f"the journal cannot be read ({e})",
+        where=str(path),
+        fix="Start the agent once, or name its configuration with --config.",
+        code="E506",
+    )
 
 
 def _read(file: int, base: int, start: int, length: int) -> bytes:

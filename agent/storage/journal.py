@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import structlog
 
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
-from agent.core.ports import OWED_S, Clock, Lane, Record, Stored
+from agent.core.ports import OWED_S, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.acked import Acked
 from agent.storage.audit import SqlAudit
@@ -21,15 +20,15 @@ from agent.storage.reading import Reading, read_last
 from agent.storage.rebase import SYNCED, UNSYNCED, remember_step
 from agent.storage.retention import (
     DropFile,
-    Limits,
     Victims,
     contiguous,
     delete_alarms,
     delete_rows,
 )
 from agent.storage.rows import ALARMS, Owed
+from agent.storage.setup import Setup
 from agent.storage.state import SqlState
-from agent.storage.told import Commit
+from agent.storage.told import Commit, Space
 from agent.storage.writer import Writer
 
 log = structlog.get_logger()
@@ -38,30 +37,18 @@ log = structlog.get_logger()
 class SqlJournal:
     """`agent.core.ports.Journal` over one SQLite file; lives on the loop."""
 
-    def __init__(
-        self,
-        data_dir: Path,
-        limits: Limits,
-        clock: Clock,
-        stats: Stats,
-        machine_id: str,
-        *,
-        retry_s: float,
-        tidy_s: float,
-    ) -> None:
-        self._clock, self._stats = clock, stats
+    def __init__(self, setup: Setup, stats: Stats) -> None:
+        self._clock, self._stats = setup.clock, stats
         self._ledger = Ledger()
         self._outboxes: dict[str, SinkOutbox] = {}
         self._found: Found | None = None
-        self.writer = Writer(
-            data_dir, limits, clock, machine_id, self, retry_s=retry_s, tidy_s=tidy_s
-        )
+        self.writer = Writer(setup, self)
         self.state = SqlState(self.writer)
-        self.audit = SqlAudit(self.writer, clock, self.state)
+        self.audit = SqlAudit(self.writer, setup.clock, self.state)
         self.lineage, self.epoch = "", 0
         self._durable = False
-        self._size = (0, 0)
-        self._steps, self._clock_was = 0, clock.state
+        self._space: Space | None = None
+        self._steps, self._clock_was = 0, setup.clock.state
         self._refusal = ""
         stats.set("journal.durable", 0.0)
 
@@ -252,20 +239,22 @@ class SqlJournal:
         for rows in damaged:
             self._lose(rows, 0, 0, "corrupt")
 
-    def measured(self, used: int, room: int) -> None:
-        """Bytes that the journal takes, and that it may take."""
-        self._size = (used, room)
-        self._stats.set("journal.bytes", float(used))
+    def measured(self, space: Space) -> None:
+        """What the journal takes now, and may take."""
+        self._space = space
+        self._stats.set("journal.bytes", float(space.tables + space.sealed))
 
     def holds_s(self, rows_per_s: float) -> float | None:
-        """For how long the journal keeps everything at this rate, s; None: not known yet. Rows
-        are as large as those it has, on average.
+        """For how long the journal keeps everything at this rate, s; no longer than `keep`. Rows
+        will be as large as those that are sealed, on average; None while there are none.
         """
-        rows = sum(len(r) for r in self._ledger.committed.values())
-        used, room = self._size
-        if not rows or not used or rows_per_s <= 0.0:
+        space = self._space
+        if space is None or not space.sealed or rows_per_s <= 0.0:
             return None
-        return room / (rows_per_s * used / rows)
+        committed = self._ledger.committed.items()
+        rows = sum(len(r) for (stream, _), r in committed if stream != ALARMS) - space.head_rows
+        fits = max(0, space.room - space.tables) * max(0, rows) / space.sealed
+        return min(fits / rows_per_s, self.writer.limits.keep_s)
 
     def delivered(self, rows: Owed) -> bool:
         """Does no sink wait for these rows any more. Called on the writer's thread."""

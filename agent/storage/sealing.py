@@ -24,8 +24,6 @@ log = structlog.get_logger()
 SEAL_ROWS: Final = 600
 """Rows of a stream that are sealed: where larger blocks become hardly smaller."""
 
-SEAL_AFTER_S: Final = 3600.0
-
 _FAST_NS: Final = 60 * 10**9
 """A block of a shorter time than this is of a fast stream, where CPU counts more than bytes."""
 
@@ -37,8 +35,8 @@ Key = tuple[str, int]
 class Head:
     """How many rows of each (stream, epoch) wait to be sealed. Belongs to the writer's thread."""
 
-    def __init__(self, db: Database) -> None:
-        now = time.monotonic()
+    def __init__(self, db: Database, seal_s: float) -> None:
+        now, self._seal_s = time.monotonic(), seal_s
         self._rows: dict[Key, int] = {
             (stream, epoch): last - first + 1 for stream, epoch, first, last, _ in in_head(db.conn)
         }
@@ -53,13 +51,17 @@ class Head:
             self._since_s.setdefault(key, now)
 
     def due(self, epoch: int) -> list[Key]:
-        """What is to be sealed: enough rows, an hour old, or of another run than *epoch*."""
-        late = time.monotonic() - SEAL_AFTER_S
+        """What is to be sealed: enough rows, old enough, or of another run than *epoch*."""
+        late = time.monotonic() - self._seal_s
         return [
             key
             for key, rows in self._rows.items()
             if rows >= SEAL_ROWS or self._since_s[key] <= late or key[1] != epoch
         ]
+
+    def rows(self) -> int:
+        """Of all streams together."""
+        return sum(self._rows.values())
 
     def taken(self, key: Key, rows: int) -> None:
         """*rows* rows of *key* have left the head; 0: there was none."""

@@ -23,6 +23,21 @@ class Commit:
     written: int
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What the journal takes, and what it may take: bytes.
+
+    Attributes:
+        tables: With the rows of the head, which are not compressed yet: ``head_rows``.
+        sealed: Block files.
+    """
+
+    tables: int
+    sealed: int
+    room: int
+    head_rows: int
+
+
 class Told(Protocol):
     """Who hears of what was done. Every method is called on the loop, but for the last two."""
 
@@ -32,7 +47,7 @@ class Told(Protocol):
     def dropped(self, entries: list[Stored]) -> None: ...
     def evict(self, victims: Victims) -> None: ...
     def lost(self, damaged: list[Owed]) -> None: ...
-    def measured(self, used: int, room: int) -> None: ...
+    def measured(self, space: Space) -> None: ...
     def acks_failed(self, token: object) -> None: ...
 
     def acks(self) -> tuple[object, Acked]:

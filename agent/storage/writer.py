@@ -8,15 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
-from agent.core.ports import Clock, Stored
+from agent.core.ports import Stored
 from agent.storage.committer import QUEUE_BYTES, RECORD_BYTES, Committer
 from agent.storage.database import Database
 from agent.storage.retention import Limits, Op
+from agent.storage.setup import Setup
 from agent.storage.told import Entry, Told
 
 log = structlog.get_logger()
@@ -27,17 +27,7 @@ T = TypeVar("T")
 class Writer:
     """Owns the thread. `put`, `later`, `pull` and `call` are for the loop."""
 
-    def __init__(
-        self,
-        data_dir: Path,
-        limits: Limits,
-        clock: Clock,
-        machine_id: str,
-        told: Told,
-        *,
-        retry_s: float,
-        tidy_s: float,
-    ) -> None:
+    def __init__(self, setup: Setup, told: Told) -> None:
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Entry] = deque()
@@ -48,10 +38,8 @@ class Writer:
         self._wake = threading.Event()
         self._closing = False
         self._busy_since: float | None = None
-        self._committer = Committer(
-            data_dir, limits, clock, machine_id, told, self._post, retry_s=retry_s, tidy_s=tidy_s
-        )
-        self._due = time.monotonic() + limits.commit_s
+        self._committer = Committer(setup, told, self._post)
+        self._due = time.monotonic() + setup.limits.commit_s
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
@@ -84,6 +72,11 @@ class Writer:
         """Run all of *ops* within the next commit: all of them are on the disk, or none."""
         with self._lock:
             self._ops.update(ops)
+
+    @property
+    def limits(self) -> Limits:
+        """In force now."""
+        return self._committer.limits
 
     def limit(self, limits: Limits) -> None:
         """Other limits, from the next commit on."""

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,22 +19,17 @@ from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.storage.db import open_store
+from tests.journals import limits
 from tests.tools import ManualClock, until
 
 TAGS = TagSet((Tag("pump/flow", "L/min", 0.0, 100.0, 0.5), Tag("pump/temp", "°C")))
 T0 = 1_700_000_000_000_000_000
 
 
-def settings(**changed):
-    base = {"commit_s": 0.05, "keep_s": 7 * 86400.0, "keep_labelled_s": 90 * 86400.0,
-            "max_size": 2_000_000_000, "min_free": 0, "wear_per_day": 10**12}  # fmt: skip
-    return SimpleNamespace(**(base | changed))
-
-
 def store(folder, stats=None, clock=None, machine="m1", **more):
-    options = {n: more.pop(n) for n in ("retry_s", "tidy_s") if n in more}
+    options = {n: more.pop(n) for n in ("retry_s", "tidy_s", "seal_s") if n in more}
     return open_store(
-        folder, settings(**more), clock or ManualClock(), stats or Stats(), machine, **options
+        folder, limits(**more), clock or ManualClock(), stats or Stats(), machine, **options
     )
 
 
@@ -268,11 +262,12 @@ import asyncio, sys
 from pathlib import Path
 from agent.core.stats import Stats
 from agent.storage.db import open_store
-from tests.contract.test_journal import rows, settings, event
+from tests.contract.test_journal import rows, event
+from tests.journals import limits
 from tests.tools import ManualClock
 
 async def main(folder):
-    async with open_store(Path(folder), settings(), ManualClock(), Stats(), "m1") as s:
+    async with open_store(Path(folder), limits(), ManualClock(), Stats(), "m1") as s:
         s.journal.outbox("cloud")
         i = 0
         while True:

@@ -69,6 +69,19 @@ async def test_600_rows_are_sealed(tmp_path):
     assert path.stat().st_size < 650 * 10
 
 
+async def test_the_hour_seals_what_is_there(tmp_path):
+    """A slow stream waits for its time, not for 600 rows; what comes afterwards waits anew."""
+    async with store(tmp_path, seal_s=1.0) as s:
+        s.journal.put(rows(0, 5))
+        await s.journal.flush()
+        assert (count(tmp_path, "head"), count(tmp_path, "sealed")) == (1, 0)
+        await until(lambda: (count(tmp_path, "head"), count(tmp_path, "sealed")) == (0, 1))
+        s.journal.put(rows(5, 5))
+        await s.journal.flush()
+        assert (count(tmp_path, "head"), count(tmp_path, "sealed")) == (1, 1)
+        await until(lambda: count(tmp_path, "sealed") == 2)
+
+
 async def test_rows_of_another_run_are_sealed(tmp_path):
     """What an earlier run left in the head is sealed after the start, whatever its number."""
     async with store(tmp_path) as s:
@@ -228,6 +241,27 @@ async def test_delivered_files_go_first(tmp_path):
 
 def _gone(stats):
     return stats.values.get("journal.evicted_rows", 0) // 600
+
+
+async def test_what_it_says_it_holds_is_what_it_holds(tmp_path):
+    """Filled to the brim, the first row goes when it was said, from a fifth of the way on; the
+    time of `keep` is the end in any case.
+    """
+    clock, stats, said = ManualClock(T0), Stats(), []
+    async with store(tmp_path, stats, clock, max_size=4_000_000, tidy_s=0.0) as s:
+        assert s.journal.holds_s(1.0) is None
+        for n in range(1, 40):
+            s.journal.put(noise(n))
+            await until(lambda n=n: count(tmp_path, "sealed") + _gone(stats) >= n)
+            for _ in range(2):
+                await s.journal.flush()
+            clock.advance(10_000)
+            if _gone(stats):
+                break
+            said.append(s.journal.holds_s(1.0))
+        assert s.journal.holds_s(0.0001) == 7 * 86_400.0
+    held = 600 * len(said)
+    assert [round(x / held, 2) for x in said[len(said) // 5 :] if abs(x / held - 1) > 0.1] == []
 
 
 async def test_rows_around_a_labelled_alarm_go_after_all_others(tmp_path):

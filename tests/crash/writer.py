@@ -10,7 +10,6 @@ import random
 import sys
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from agent.core.ports import Lane, Stored
@@ -18,11 +17,10 @@ from agent.core.stats import Stats
 from agent.storage.db import Store, open_store
 from tests.crash import mutants
 from tests.crash.promises import SINKS, STREAMS, batch, event
+from tests.journals import limits
 from tests.tools import ManualClock
 
-LIMITS = SimpleNamespace(
-    commit_s=0.05, keep_s=7 * 86400.0, max_size=2_000_000_000, min_free=0, wear_per_day=10**12
-)
+LIMITS = limits()
 
 
 class Writer:

@@ -168,13 +168,13 @@ import asyncio, resource, signal, sys
 from pathlib import Path
 from agent.core.stats import Stats
 from agent.storage.db import open_store
-from tests.contract.test_journal import settings
+from tests.journals import limits
 from tests.fault.test_journal_faults import noise
 from tests.tools import ManualClock, until
 
 async def main(folder):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    async with open_store(Path(folder), settings(), ManualClock(), Stats(), "m", retry_s=0.2) as s:
+    async with open_store(Path(folder), limits(), ManualClock(), Stats(), "m", retry_s=0.2) as s:
         cloud = s.journal.outbox("cloud")
         i = 0
         async def put():
@@ -238,12 +238,13 @@ from pathlib import Path
 from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.storage.db import open_store
-from tests.contract.test_journal import rows, settings
+from tests.contract.test_journal import rows
+from tests.journals import limits
 from tests.tools import ManualClock, until
 
 async def main(folder):
     stats, kept = Stats(), []
-    async with open_store(Path(folder), settings(), ManualClock(), stats, "m", retry_s=0.1) as s:
+    async with open_store(Path(folder), limits(), ManualClock(), stats, "m", retry_s=0.1) as s:
         s.journal.outbox("cloud")
         refused = False
         for i in range(20):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.core.errors import PermanentError
-from agent.core.ports import WorkerLost
+from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.stats import Stats
 from agent.inference.host import QUARANTINE_WITHIN_S, WorkerHost
 from simulators import models
@@ -71,7 +71,7 @@ async def test_calls_that_wait_for_a_model_learn_that_it_was_taken_out(host: Wor
     await host.load("endless", models.endless())
     calls = [host.predict("endless", X, 0.1) for _ in range(3)]
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(e) for e in ends] == [WorkerLost, WorkerLost, PermanentError]
+    assert [type(e) for e in ends] == [DeadlineMissed, DeadlineMissed, PermanentError]
     assert "E605" in str(ends[2])
 
 
@@ -129,14 +129,23 @@ async def test_nan_is_handed_on_and_not_hidden(host: WorkerHost) -> None:
 
 
 async def test_fixed_batches_other_types_and_labels(host: WorkerHost) -> None:
-    """Batch 1 models, float64 inputs and int64 outputs serve; two inputs are refused."""
+    """Batch 1 models, float64 inputs and int64 outputs serve; of several inputs each is cut out
+    of the row, so one that fixes no size is refused.
+    """
     await host.load("one", models.fixed(1))
     assert (await host.predict("one", X, 5))["score"].tolist() == [1.0, 1.0]
     await host.load("flat", models.flat(15))
     got = await host.predict("flat", np.arange(30, dtype=np.float32).reshape(2, 5, 3), 5)
     assert got["label"].tolist() == [14.0, 14.0]
     assert got["pair"].tolist() == [[0.0, 14.0], [15.0, 29.0]]
-    with pytest.raises(PermanentError, match="one float input"):
+    await host.load("sides", models.two_sided())
+    row = np.arange(24, dtype=np.float32).reshape(2, 1, 12)
+    got = await host.predict("sides", row, 5)
+    assert got["score"].tolist() == [4.5 + 21, 16.5 + 45]
+    assert got["both"].tolist() == [[4.5, 21], [16.5, 45]]
+    with pytest.raises(PermanentError, match="E608"):
+        await host.predict("sides", row[:, :, 1:], 5)
+    with pytest.raises(PermanentError, match="each must fix"):
         await host.load("two", models.two_inputs())
 
 

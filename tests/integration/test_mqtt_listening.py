@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,19 +14,13 @@ from agent.sources.mqtt import MqttConfig
 from agent.storage.db import open_store
 from simulators.broker import Broker
 from tests.certificates import Authority
+from tests.journals import limits
 from tests.mqtt_feeding import publisher
 from tests.tools import until
 
 pytestmark = pytest.mark.needs("mosquitto")
 
-LIMITS = SimpleNamespace(
-    commit_s=1.0,
-    keep_s=86400.0,
-    keep_labelled_s=86400.0,
-    max_size=10**9,
-    min_free=0,
-    wear_per_day=10**12,
-)
+LIMITS = limits(commit_s=1.0)
 
 
 class Taker:

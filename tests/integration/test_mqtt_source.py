@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +18,7 @@ from simulators.broker import Broker, Collector
 from simulators.mqtt_devices import MqttDevices
 from simulators.plant import Plant
 from tests.agents import FarEnd, configure, sink, told
+from tests.journals import limits
 from tests.mqtt_feeding import publisher
 from tests.tools import until
 
@@ -151,15 +151,7 @@ def send(p, numbers):
 
 async def kept(folder):
     """The values of ``n`` in the journal of an agent that does not run."""
-    limits = SimpleNamespace(
-        commit_s=1.0,
-        keep_s=86400.0,
-        keep_labelled_s=86400.0,
-        max_size=10**9,
-        min_free=0,
-        wear_per_day=10**12,
-    )
-    async with open_store(folder / "data", limits, SystemClock(), Stats(), "m") as store:
+    async with open_store(folder / "data", limits(), SystemClock(), Stats(), "m") as store:
         batch = await store.journal.read("m1", 10_000)
     return [] if batch is None else batch.v[:, 0].tolist()
 

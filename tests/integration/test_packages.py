@@ -19,6 +19,11 @@ SPEC = {
     "window": {"kind": "count", "rows": 5},
 }
 
+SIDES = [
+    {"tensor": "window", "channels": ["a", "b"]},
+    {"tensor": "static", "features": [{"take": "last", "of": ["b", "a"]}]},
+]
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -48,11 +53,14 @@ def pack(here, **changes):
         {"window": {"kind": "count", "rows": 3, "reset_after": "2500ms"}},
         {"normalisation": "fit", "features": [{"take": "rms", "of": ["b"]}, {"take": "last"}]},
         {"decision": {"output": "score", "above": 3.2, "of": [2, 3]}},
+        {"inputs": SIDES, "normalisation": "fit"},
     ],
-    ids=["count", "grid", "reset", "features", "decision"],
+    ids=["count", "grid", "reset", "features", "decision", "inputs"],
 )
 def test_every_kind_of_package_proves_itself(here, changes, capsys):
     """What is packed is verified from its own files, in another process of the worker."""
+    if "inputs" in changes:
+        (here / "m.onnx").write_bytes(models.two_sided())
     assert pack(here, **changes) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["golden"] >= 2
@@ -78,6 +86,10 @@ def test_a_changed_file_is_not_verified(here, capsys):
         ({"window": {"kind": "count", "rows": 5, "reset_after": 3}}, "E682"),
         ({"decision": {"output": "verdict", "above": 1}}, "E651"),
         ({"release": 0}, "E682"),
+        ({"inputs": SIDES}, "E641"),
+        ({"inputs": [{"tensor": "window", "channels": ["a", "z"]}]}, "E682"),
+        ({"inputs": [{"tensor": "window"}]}, "E682"),
+        ({"inputs": SIDES, "features": [{"take": "last"}]}, "E682"),
     ],
 )
 def test_what_makes_no_package_says_why(here, changes, code, capsys):

@@ -75,7 +75,7 @@ async def test_the_candidate_is_tried_on_stored_windows(registry, doc):
         b.feed(40)
         await b.scored(40)
         await b.daemon.store.journal.flush()
-        windows = await b.daemon.models._windows("m")
+        windows = await b.daemon.models.past.windows("m")
         assert windows.shape == (8, 5, 3)
         assert windows[:, -1, 0].tolist() == [40, 39, 38, 37, 36, 35, 34, 33]
 

@@ -12,8 +12,12 @@ import pytest
 from agent.core.errors import PermanentError
 from simulators.mlflow_server import publish
 from simulators.oci_registry import free_port
-from simulators.packages import mean_manifest, signed
+from simulators.packages import Key, mean_manifest, signed
+from simulators.plant import Event
+from simulators.tracking import Tracking
+from simulators.trainer import Trainer
 from tests.integration.test_mlflow import V1, V2, port, put, story, trusting
+from tests.integration.test_trainer import first_version, plant_rows, stale_event
 from tests.models_bench import bench
 from tests.tools import until
 
@@ -85,3 +89,28 @@ async def test_the_real_server(tmp_path):
         publish(base, "bare", "1", V1, size="0")
         with pytest.raises(PermanentError, match="E614"):
             await port("mlflow+" + base).resolve("bare", "stable", None)
+
+
+async def test_the_trainer_is_tracked_by_the_real_server(tmp_path):
+    """Plain REST: experiment, runs with parameters and metrics, and which one was published."""
+    registry, key = tmp_path / "registry", Key.new()
+    await first_version(registry, key, plant_rows(300))
+    event = stale_event(tmp_path, plant_rows(300, Event(0.0, 0, "duty")))
+    async with started(tmp_path) as base:
+        for _ in range(2):  # the experiment is made once
+            trainer = Trainer(registry, tmp_path, key.seed, tracking=Tracking(base, "pumps"))
+            assert await trainer.answer(event)
+        asked = {"experiment_name": "pumps"}
+        api = f"{base}/api/2.0/mlflow"
+        found = httpx.get(f"{api}/experiments/get-by-name", params=asked, trust_env=False).json()
+        ids = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        runs = httpx.post(f"{api}/runs/search", json=ids, trust_env=False).json()["runs"]
+
+    assert len(runs) == 10
+    assert {r["info"]["status"] for r in runs} == {"FINISHED"}
+    assert {m["key"] for m in runs[0]["data"]["metrics"]} >= {"held_out_missed"}
+    tags = [{t["key"]: t["value"] for t in r["data"]["tags"]} for r in runs]
+    assert sorted(t["published"] for t in tags if "published" in t) == [
+        "pump-health 1.0.0+2",
+        "pump-health 1.0.0+3",
+    ]

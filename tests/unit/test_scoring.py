@@ -11,14 +11,15 @@ import pytest
 from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.history import History
-from agent.core.ports import LoadedModel, WorkerLost
+from agent.core.ports import DeadlineMissed, LoadedModel, WorkerLost
 from agent.core.quality import Quality
 from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow
+from agent.runtime.cutting import CATCH_UP
 from agent.runtime.lane import InstancePlan
-from agent.runtime.scoring import CATCH_UP, Scoring
+from agent.runtime.scoring import Scoring
 from tests.tools import ManualClock, until
 
 TAGS = TagSet((Tag("pump1/a"), Tag("pump1/b")))
@@ -356,6 +357,55 @@ async def test_a_grid_does_not_wait_for_a_stream_for_ever(running):
     assert [t for t, *_ in bench.results] == list(range(2, 16))
     marked = [t for t, _, q, _ in bench.results if q == Quality.UNCERTAIN_LAST]
     assert marked == list(range(8, 16))
+
+
+async def test_what_a_version_shows_is_counted(running):
+    """Windows, answers that are none, deadlines, crashes; Bad input counts against nobody, nor
+    does a machine that cannot start a worker.
+    """
+    failures = WorkerLost("died"), DeadlineMissed("late"), WorkerLost("no fork", code="E606")
+    bench = running(Bench(ScriptedHost(*failures), CountWindow(1)))
+    bench.activate()
+    bench.row(1, 1, 1)
+    bench.row(2, np.inf, -np.inf, Quality.BAD_COMM)
+    await until(lambda: len(bench.results) == 2)
+    bench.row(3, 3, 3)
+    await until(lambda: len(bench.results) == 3)
+    found = bench.scoring.evidence("1" * 64)
+    assert (found.windows, found.crashes, found.misses, found.bad_inputs) == (2, 1, 1, 1)
+    assert bench.scoring.evidence("2" * 64) is None
+
+
+async def test_evidence_outlives_a_reload_and_ends_with_its_version(running):
+    """The same version goes on counting; the next one begins at nothing."""
+    bench = running(Bench(ScriptedHost(), CountWindow(1)))
+    bench.activate("1")
+    bench.row(1, 1, 1)
+    await until(lambda: len(bench.results) == 1)
+    bench.activate("1")
+    assert bench.scoring.evidence("1" * 64).windows == 1
+    bench.activate("2")
+    assert bench.scoring.evidence("2" * 64).windows == 0
+
+
+async def test_a_version_taken_out_within_its_call_loses_no_window(running):
+    """The worker was gone before the call, and the model did not load again: its windows wait."""
+
+    class Refuses(ScriptedHost):
+        async def predict(self, digest, x, deadline_s):
+            if digest == "1" * 64:
+                bench.scoring.hold(digest)
+                raise PermanentError("the model was taken out", code="E605")
+            return await super().predict(digest, x, deadline_s)
+
+    bench = running(Bench(Refuses(), CountWindow(1)))
+    bench.activate("1")
+    bench.row(1, 1, 1)
+    await until(lambda: bench.scoring.lanes["p1"].held)
+    await bench.scoring.drain(0.5)
+    bench.activate("2")
+    await until(lambda: len(bench.results) == 1)
+    assert bench.results == [(1, 1.0, 192, "2")]
 
 
 async def test_two_models_of_one_file_may_have_other_windows(running):

@@ -5,6 +5,7 @@ import pytest
 
 from agent.core.decision import Decision
 from agent.core.errors import PermanentError, TransientError
+from agent.core.features import Preparation, TensorInput
 from agent.core.ports import LoadedModel, WorkerLost
 from agent.runtime.outputs import MAX_COLUMNS, columns
 from agent.runtime.trial import Fit, check_fit, made_up, try_out
@@ -116,6 +117,34 @@ def test_inputs_that_take_the_windows_fit(shape):
 def test_inputs_that_do_not_are_refused(shape):
     """Also a fixed number of windows at a time: in service any number may be due."""
     assert fits(shape) == "E641"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code"),
+    [
+        ({"window": (None, 5, 2), "static": (None, 2)}, "fits"),
+        ({"window": (1, 5, 2), "static": (1, 2)}, "fits"),
+        ({"static": (None, 2), "window": (None, 5, 2)}, "E641"),
+        ({"window": (None, 5, 2), "other": (None, 2)}, "E641"),
+        ({"window": (None, 5, 2), "static": (None, 3)}, "E641"),
+        ({"window": (None, 5, 2), "static": (None, None)}, "E641"),
+        ({"window": (None, 5, 2), "static": (8, 2)}, "E641"),
+        ({"window": (None, 12)}, "E641"),
+    ],
+)
+def test_several_inputs_are_those_of_the_manifest(inputs, code):
+    """In its order, by name and by size; without a manifest a model has one input."""
+    sides = (TensorInput("window", (0, 1)), TensorInput("static", (), (("last", (2, 0)),)))
+    loaded = LoadedModel("d" * 64, inputs, {"score": (None,)}, 0.0)
+    fit = FIT.fed(Preparation(inputs=sides))
+    try:
+        check_fit(loaded, fit)
+    except PermanentError as e:
+        assert e.code == code
+    else:
+        assert code == "fits"
+    with pytest.raises(PermanentError, match="E641"):
+        check_fit(loaded, FIT)
 
 
 def test_the_output_to_decide_on_must_be_there():
