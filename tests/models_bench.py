@@ -144,7 +144,8 @@ async def bench(doc: dict[str, Any]) -> AsyncIterator[Bench]:
         async with daemon.models:
             made = Bench(daemon, {})
             made._applied(loaded.settings)
-            running = asyncio.create_task(daemon.scoring.run())
+            scorings = (daemon.scoring, daemon.models.fallbacks.scoring)
+            running = asyncio.gather(*(one.run() for one in scorings))
             try:
                 yield made
             finally:

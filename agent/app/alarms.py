@@ -7,6 +7,7 @@ from agent.app.certificates import certificates
 from agent.config.schema import ModelSection, Settings
 from agent.core.alarm import AlarmSpec, Kind
 from agent.core.decision import Decision
+from agent.runtime.limits import OUTPUT
 
 _MIN: Final = 60_000_000_000
 
@@ -102,6 +103,12 @@ def alarm_specs(settings: Settings) -> list[AlarmSpec]:
             if model.decide is not None
             for spec in decided(name, model, model.decide.decision())
         ),
+        *(
+            spec
+            for name, model in settings.models.items()
+            if model.alarming
+            for spec in _limits(name, model)
+        ),
     ]
 
 
@@ -158,3 +165,13 @@ def decided(name: str, model: ModelSection, decision: Decision) -> list[AlarmSpe
         )
         for instance in model.instances
     ]
+
+
+def _limits(name: str, model: ModelSection) -> list[AlarmSpec]:
+    """The same alarms while no version can run: an input is outside its limits."""
+    shown = Decision("", 0.5) if model.decide is None else model.decide.decision()
+    standing_in = Decision(
+        OUTPUT, 0.5, priority=shown.priority, advice=shown.advice,
+        text=f"model {name} cannot run; a value is outside its limits",
+    )  # fmt: skip
+    return decided(name, model, standing_in)

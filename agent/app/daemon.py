@@ -99,8 +99,7 @@ class Daemon:
             stats,
         )
         self.scoring, self.rollout = self.models.scoring, self.models.rollout
-        self.pipeline.arrivals = self.scoring
-        self.pipeline.on_step = self.models.stepped
+        self.pipeline.arrivals = self.models
         table = verbs(self)
         self.control = Control(socket_path(self._data_dir), table, store.audit)
         self.commands = commands(self, table)

@@ -8,10 +8,12 @@ from typing import Any, Final, Self
 
 from agent.app import plan
 from agent.app.alarms import decided
+from agent.app.fallback import Fallbacks
 from agent.app.judging import tally
 from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
+from agent.core.batch import Batch
 from agent.core.errors import AgentError, TransientError
 from agent.core.history import History
 from agent.core.manifest import Manifest
@@ -113,6 +115,9 @@ class Models:
             clock=clock,
             stats=stats,
         )
+        self.fallbacks = Fallbacks(
+            settings, pipeline.emit, self._history, store.state, clock, stats
+        )
         self._manifests: dict[str, Manifest | None] = {}
         self._switching = asyncio.Lock()
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -144,6 +149,8 @@ class Models:
 
         async def run() -> None:
             choice = plan.choice(self._settings(), name)
+            if name in self._unserved():
+                self.fallbacks.stand_in(name)
             try:
                 await self.rollout.start(choice)
                 if section.registry is not None:
@@ -170,11 +177,24 @@ class Models:
         self._manifests = {n: m for n, m in self._manifests.items() if n in settings.models}
         for name in self._manifests:
             self._decide(name)
+        self.fallbacks.apply(self._unserved())
         self._start(self._unload())
         self._start(self.shadow.retain())
 
+    def _unserved(self) -> set[str]:
+        """Models of which nothing serves."""
+        served = {lane.plan.model for lane in self.scoring.lanes.values()}
+        return self._settings().models.keys() - served
+
+    def arrived(self, batch: Batch, history: History) -> None:
+        """New rows: windows for whoever scores (port `Arrivals`)."""
+        self.scoring.arrived(batch, history)
+        self.fallbacks.scoring.arrived(batch, history)
+
     def stepped(self) -> None:
         """The wall clock was moved."""
+        self.scoring.stepped()
+        self.fallbacks.scoring.stepped()
         self.schedule.stepped()
 
     def _history(self, stream: str) -> History | None:
@@ -208,6 +228,7 @@ class Models:
                 preparation = None if manifest is None else manifest.preparation
                 counted = self._count(model, loaded, manifest)
                 self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
+                self.fallbacks.serves(model, artifact, manifest)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()
@@ -249,6 +270,7 @@ class Models:
 
     def _withdraw(self, model: str) -> None:
         self.scoring.deactivate(model)
+        self.fallbacks.stand_in(model)
         self._start(self._unload())
 
     def _quarantined(self, digest: str, reason: str) -> None:

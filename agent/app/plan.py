@@ -157,6 +157,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     wanted = [
         Unit("scoring", Layer.MODEL, None, daemon.scoring.run),
         Unit("shadow", Layer.MODEL, None, daemon.models.shadow.scoring.run),
+        Unit("fallbacks", Layer.MODEL, None, daemon.models.fallbacks.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),

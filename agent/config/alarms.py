@@ -49,6 +49,9 @@ def _pair(value: object) -> object:
 Votes = Annotated[tuple[int, int], BeforeValidator(_pair)]
 """``[k, n]``: k of the last n samples."""
 
+Between = Annotated[tuple[Number | None, Number | None], BeforeValidator(_pair)]
+"""``[least, greatest]``; null for no limit."""
+
 
 def check_votes(of: tuple[int, int]) -> None:
     """Refuse votes that cannot be won."""

@@ -85,6 +85,8 @@ class PackSpec(Section):
             raise PydanticCustomError("channels", "two channels have the same name", {})
         asked = [*self.features, *(f for i in self.inputs for f in i.features)]
         unknown = {n for f in asked for n in f.of} | {n for i in self.inputs for n in i.channels}
+        if self.decision is not None:
+            unknown |= set(self.decision.fallback)
         if unknown := unknown - set(names):
             raise PydanticCustomError(
                 "features", "there is no channel {n}", {"n": ", ".join(sorted(unknown))}
@@ -179,7 +181,15 @@ def build(file: ManifestFile) -> core.Manifest:
         if file.reference is None
         else {n: _reference(c) for n, c in file.reference.columns.items()},
         frozenset(c.name for c in file.channels if c.drift == "ignore"),
+        fallback=_limits(file),
     )
+
+
+def _limits(file: ManifestFile) -> tuple[tuple[float | None, float | None], ...]:
+    """The fallback limits in the order of the channels; empty when there are none."""
+    found = {} if file.decision is None else file.decision.fallback
+    none: tuple[float | None, float | None] = (None, None)
+    return tuple(found.get(c.name, none) for c in file.channels) if found else ()
 
 
 def preparation(spec: PackSpec) -> Preparation | None:

@@ -127,6 +127,9 @@ class DecisionSection(Section):
     """What the operator reads."""
     advice: str = Field("", max_length=200)
     """What the operator should do."""
+    fallback: dict[Name, tuple[Finite | None, Finite | None]] = Field(default_factory=dict)
+    """Channel -> its least and greatest value, `null` for none: the alarm while no version of the
+    model can run."""
 
     @model_validator(mode="after")
     def _off_below(self) -> "DecisionSection":

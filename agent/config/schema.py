@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.alarms import AlarmSection, FloodSection, Votes, check_votes
+from agent.config.alarms import AlarmSection, Between, FloodSection, Votes, check_votes
 from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.places import DATA_DIR
@@ -145,6 +145,8 @@ class ModelSection(Section):
     """What the model is fed."""
     decide: Decide | None = None
     """When a result is an alarm; without it as the manifest of the version says."""
+    fallback: list[Between] | None = None
+    """While no version can run: the least and the greatest value of each input, `null` for none."""
     silent: bool = False
     """Results are published only, whatever a manifest decides."""
     instances: dict[Name, InstanceSection] = Field(min_length=1)
@@ -179,12 +181,23 @@ class ModelSection(Section):
             raise PydanticCustomError(
                 "model_inputs", "the instances of one model must have equally many inputs", {}
             )
+        if self.fallback is not None and {len(self.fallback)} != widths:
+            raise PydanticCustomError(
+                "model_fallback",
+                "`fallback` has {n} limits for {inputs} inputs",
+                {
+                    "n": len(self.fallback),
+                    "inputs": max(widths),
+                    "fix": "Write one pair for each input: `[[0, 50], [null, null]]`.",
+                },
+            )
         return self
 
     @property
     def alarming(self) -> bool:
         """May its results be alarms: by the configuration, or by a manifest."""
-        return self.decide is not None or (self.registry is not None and not self.silent)
+        said = self.decide is not None or self.registry is not None or self.fallback is not None
+        return said and not self.silent
 
 
 _PUBLIC_KEY: Final = re.compile(r"ed25519:[A-Za-z0-9+/]{43}=")

@@ -24,8 +24,8 @@ class Origin:
 
     Attributes:
         release: Rising number of the version within its name; 0 when the file carries none.
-        digest: SHA-256 of the model file, hex.
-        role: ``active`` | ``shadow`` | ``probation``.
+        digest: SHA-256 of the model file, hex; of the limits where these stand in.
+        role: ``active`` | ``shadow`` | ``probation`` | ``batch`` | ``fallback``.
     """
 
     model: str

@@ -59,6 +59,8 @@ class Manifest:
         sha256, size: Of the model file.
         channels, units: Of the columns of a window, in order.
         gateways, percent: Whom it is meant for: patterns of gateway names, share of them.
+        fallback: Least and greatest value of each channel while no version can run, None for
+            none; empty when it has no such limits.
         reference: Healthy values of each channel, and of the output that decides
             (``output/NAME``); empty when the package has none.
         not_watched: Channels whose drift says nothing.
@@ -85,3 +87,4 @@ class Manifest:
     reference: Mapping[str, Reference] = field(default_factory=dict)
     not_watched: frozenset[str] = frozenset()
     acceptance: Mapping[str, float] = field(default_factory=dict)
+    fallback: tuple[tuple[float | None, float | None], ...] = ()

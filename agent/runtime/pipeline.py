@@ -88,7 +88,6 @@ class Pipeline:
         self.channels: dict[str, Channel] = {}
         self.outlets: dict[str, Outlet] = {}
         self.arrivals: Arrivals | None = None
-        self.on_step: Callable[[], None] = lambda: None
         self.override: Callable[[Batch], Batch] = lambda batch: batch
 
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
@@ -281,7 +280,6 @@ class Pipeline:
         self.derivation.stepped(round(step_s * 1e9))
         if self.arrivals is not None:
             self.arrivals.stepped()
-        self.on_step()
 
     def _offer(self, stored: Stored) -> None:
         for outlet in self.outlets.values():

@@ -66,7 +66,6 @@ async def test_the_manifest_of_the_version_in_service_decides(registry, tmp_path
         assert await b.poll()
         await fed(b, 100)
         assert not active(b)
-        assert "pump1.m" not in b.daemon.pipeline.alarms.known
 
 
 async def test_an_alarm_stands_over_a_restart_until_the_version_says(registry, tmp_path):
