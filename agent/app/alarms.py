@@ -120,6 +120,7 @@ def _watched(settings: Settings) -> list[AlarmSpec]:
         *(_uplink(sink) for sink in settings.sinks),
         *(_budget(n) for n, s in settings.sinks.items() if getattr(s, "data_budget", None)),
         *(_certificate(peer) for peer in certificates(settings)),
+        *(_stale(i) for m in settings.models.values() if m.drift.watch for i in m.instances),
     ]
 
 
@@ -153,6 +154,14 @@ def _certificate(peer: str) -> AlarmSpec:
         CERTIFICATE_DAYS, 0.0, 0, 2, "A120",
         f"a certificate of {peer.replace('/', ' ')} is about to be over, or is",
         "Put a new one in its place, then `edge-agent reload`.",
+    )  # fmt: skip
+
+
+def _stale(instance: str) -> AlarmSpec:
+    return _watch(
+        f"stale.{instance}", f"model/{instance}.stale", "high", 0.5, 0.0, 0, 3, "A122",
+        f"the model of {instance} no longer fits what it is fed, or is too old",
+        "`edge-agent models samples` says why; train it anew, or correct what has changed.",
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Both ends of the pipeline: the devices that feed it, and the uplinks that it feeds."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
@@ -9,6 +10,7 @@ from agent.app.plant import PlantView
 from agent.config.schema import SelfSection
 from agent.runtime.alarmlist import told
 from agent.runtime.budget import Budget, resumed
+from agent.runtime.stale_events import tell
 from agent.runtime.thin import Rules, Thin
 from agent.runtime.uplink import Uplink
 from agent.sources.internal import Internal
@@ -81,6 +83,7 @@ class Ends:
             strict=getattr(section, "order", "") == "strict",
             facts=self.facts,
             alarms=self._alarms,
+            also=[partial(tell, self._daemon.models.drift.events, name)],
         )
 
     def _thin(self, section: Any, budget: Budget | None) -> Thin | None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from agent.app import plan
 from agent.app.alarms import decided
+from agent.app.drift import DriftWatch
 from agent.app.fallback import Fallbacks
 from agent.app.judging import tally
 from agent.app.past import Past
@@ -119,6 +120,16 @@ class Models:
             settings, pipeline.emit, self._history, store.state, clock, stats
         )
         self._manifests: dict[str, Manifest | None] = {}
+        self.drift = DriftWatch(
+            settings,
+            lambda name: self._manifests.get(name),  # noqa: PLW0108 - the dictionary changes
+            self.scoring,
+            store,
+            pipeline.alarms,
+            data_dir,
+            clock,
+            stats,
+        )
         self._switching = asyncio.Lock()
         self._jobs: set[asyncio.Task[Any]] = set()
 
@@ -178,6 +189,7 @@ class Models:
         for name in self._manifests:
             self._decide(name)
         self.fallbacks.apply(self._unserved())
+        self.drift.apply()
         self._start(self._unload())
         self._start(self.shadow.retain())
 
@@ -196,6 +208,7 @@ class Models:
         self.scoring.stepped()
         self.fallbacks.scoring.stepped()
         self.schedule.stepped()
+        self.drift.staleness.stepped()
 
     def _history(self, stream: str) -> History | None:
         channel = self._pipeline.channels.get(stream)

@@ -168,6 +168,8 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         wanted.append(
             Unit("certificates", Layer.JOB, files, watch(files, daemon.clock, daemon.stats))
         )
+    if settings.models:
+        wanted.append(Unit("drift", Layer.JOB, None, daemon.models.drift.run))
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [

@@ -194,6 +194,7 @@ def _models(daemon: "Daemon") -> dict[str, Any]:
                 "p50_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 50)),
                 "p99_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 99)),
                 "error": lane.error or daemon.rollout.trouble(name),
+                "drift": daemon.models.drift.verdict(instance),
             }
     return found
 

@@ -36,6 +36,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()
         | RecordVerbs(daemon).table()
+        | daemon.models.drift.table()
         | TrendVerbs(daemon).table()
     )
 

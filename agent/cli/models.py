@@ -20,9 +20,13 @@ def add(parser: ArgumentParser) -> None:
         ("list", "models, their versions and states"),
         ("pull", "fetch, try and activate what the registry has on the channel now"),
         ("rollback", "go back to the version that served before"),
+        ("samples", "which models are stale, since when and why, and the samples that wait"),
+        ("ack", "an event of a stale model was taken up: its sample may go"),
     ):
         action = actions.add_parser(name, help=text, description=text)
-        if name != "list":
+        if name == "ack":
+            action.add_argument("event", help="its id, as `models samples` shows it")
+        elif name in {"pull", "rollback"}:
             action.add_argument("name", help="name of the model in the configuration")
         add_daemon(action)
         add_json(action)
@@ -34,12 +38,49 @@ def run(args: Namespace) -> int:
     if args.action in package.VERBS:
         return package.run(args)
     path = find_socket(args)
-    if args.action == "list":
-        answer: Any = ask(path, "models.list")
+    if args.action in {"list", "samples"}:
+        answer: Any = ask(path, f"models.{args.action}")
+    elif args.action == "ack":
+        answer = ask(path, "models.ack", event=args.event)
     else:
         answer = ask(path, f"models.{args.action}", _WITHIN_S, name=args.name)
-    print(json.dumps(answer, indent=2, default=str) if args.json else _text(answer))
+    if args.json:
+        print(json.dumps(answer, indent=2, default=str))
+    else:
+        print(_stale(answer) if args.action in {"samples", "ack"} else _text(answer))
     return OK
+
+
+def _stale(answer: Any) -> str:
+    """What `models samples` and `models ack` show."""
+    if "events" not in answer:
+        return f"{answer['id']}: taken up by {answer['acked_by']}"
+    verdicts = [
+        {
+            "instance": instance,
+            "verdict": one["verdict"],
+            "why": one["why"] or one["reasons"],
+            "over": one["over"],
+            "windows": one["windows"],
+        }
+        for instance, one in answer["instances"].items()
+    ]
+    events = [
+        {
+            "event": one["id"],
+            "time": one["ts"][:19] + "Z",
+            "instance": one["instance"],
+            "version": one["model"]["version"],
+            "reasons": one["reasons"],
+            "sample": (one["sample"] or {}).get("file"),
+            "rows": (one["sample"] or {}).get("rows"),
+            "suspect": (one["sample"] or {}).get("suspect_rows"),
+            "webhook": one["hook"],
+            "taken_up": one["acked_by"] or None,
+        }
+        for one in answer["events"]
+    ]
+    return f"{records(verdicts, 'no model is watched')}\n\n{records(events, 'no events')}"
 
 
 def _text(answer: Any) -> str:

@@ -129,6 +129,7 @@ def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 (*at, "registry"),
                 "Add `trust:` with `keyring` and `root`; or write `unsigned: accept` there.",
             )
+        yield from _ignored(model, at)
         for instance, bound in model.instances.items():
             if instance in owner:
                 yield (
@@ -139,6 +140,18 @@ def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                 )
             owner.setdefault(instance, name)
             yield from _inputs(model, bound.inputs, of_tag, (*at, "instances", instance, "inputs"))
+
+
+def _ignored(model: ModelSection, at: tuple[str | int, ...]) -> Iterator[Finding]:
+    fed = {tag for bound in model.instances.values() for tag in bound.inputs}
+    for i, tag in enumerate(model.drift.ignore):
+        if tag not in fed:
+            yield (
+                "E201",
+                f"`{tag}` is no input of this model",
+                (*at, "drift", "ignore", i),
+                did_you_mean(tag, fed) or _known(fed),
+            )
 
 
 def _inputs(

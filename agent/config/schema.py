@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from agent.config.alarms import AlarmSection, Between, FloodSection, Votes, check_votes
 from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.derived import DerivedName, DerivedSection
+from agent.config.drift import DriftSection
 from agent.config.places import DATA_DIR
 from agent.config.rollout import RolloutSection
 from agent.config.when import When
@@ -157,6 +158,8 @@ class ModelSection(Section):
     """How often the registry is asked."""
     when: When | None = None
     """The model is scored while this holds; `pump1/current > 2 for 30s`."""
+    drift: DriftSection = Field(default_factory=lambda: DriftSection.model_validate({}))
+    """When a version in service counts as stale, and who is told."""
     allow_ops: list[str] = Field(default_factory=list)
     """Operators that the file may use beyond those that only calculate: `[Loop]`."""
 
@@ -250,6 +253,8 @@ RemoteVerb = Literal[
     "reload",
     "models.pull",
     "models.rollback",
+    "models.samples",
+    "models.ack",
     "alarms.list",
     "alarms.ack",
     "alarms.shelve",

@@ -42,6 +42,7 @@ FIXED: Final = (
     "loop.lateness_ms.p99",
     "loop.tasks",
     "models.out",
+    "models.stale_events",
     "open_files",
     "pipeline.rows",
     "pipeline.rows_per_s",

@@ -191,7 +191,9 @@ class Sink(Protocol):
         ...
 
     async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
-        """Publish on ``_gap`` or ``_ledger``; return when the far end has it."""
+        """Publish what is neither row nor alarm (``_gap``, ``_ledger``, ``_model/<i>/stale``);
+        return when the far end has it, or when it has no words for it.
+        """
         ...
 
     async def lost(self) -> None:

@@ -33,6 +33,7 @@ class AlarmList:
     Attributes:
         standing: Every alarm that is not in its normal state, by name.
         known: What is configured, by name.
+        heard: Told of every event that leaves.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class AlarmList:
         self._unsaved: set[str] = set()
         self._doubtful: set[str] = set()
         self.changed: Callable[[], None] = lambda: None
+        self.heard: Callable[[AlarmEvent], None] = lambda _: None
 
     @property
     def active(self) -> dict[str, Standing]:
@@ -201,6 +203,7 @@ class AlarmList:
 
     def _depart(self, event: AlarmEvent) -> None:
         Departure(self._journal, self._send, event)
+        self.heard(event)
 
     def _event(self, one: Standing, by: str) -> AlarmEvent:
         """Where *one* is now, as told because of *by*."""

@@ -39,6 +39,9 @@ SHARE: Final = 0.5
 NO_WORKER_S: Final = 1.0
 """Pause before the next attempt when the machine cannot even start a worker."""
 
+Results = Callable[[Lane, Sequence[Cut], NDArray[np.float64]], None]
+"""An instance, n windows, and the answers float64 (n, outputs): NaN where one was not scored."""
+
 
 class Scoring:
     """Every instance of every model in one role; one call of the worker at a time.
@@ -46,6 +49,7 @@ class Scoring:
     Attributes:
         lanes: Instance -> what serves it.
         tap: Is given every window that is cut, for whoever scores it as well.
+        on_results: Is given every answer with its window.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Scoring:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.on_results: Results = lambda *_: None
 
     def activate(
         self,
@@ -281,3 +286,4 @@ class Scoring:
             v = np.array(values)
             lane.tally.scored(cuts, v)
             self._emit(result(lane, cuts, v))
+            self.on_results(lane, cuts, v)

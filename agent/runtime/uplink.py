@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ class Uplink:
         strict: bool = False,
         facts: Callable[[], Mapping[str, Any]],
         alarms: Callable[[], Sequence[Mapping[str, Any]]],
+        also: Sequence[Callable[[Sink], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self.name, self._connect, self._journal = name, connect, journal
         self._clock, self._stats, self._thin = clock, stats, thin
@@ -61,6 +62,7 @@ class Uplink:
         self._budget, self._strict = budget, strict
         self._meter = Meter(name, clock, stats, budget)
         self._history_rate, self._facts, self._alarms = history_rate, facts, alarms
+        self._also = also
         self._urgent: deque[Stored] = deque()
         self._live: deque[Stored] = deque()
         self._open: dict[Key, Stored] = {}
@@ -164,6 +166,8 @@ class Uplink:
                     tg.create_task(self._measure(), name=f"{self.name}.meter")
                     losses = tell_losses(self._sink, self._journal, self._outbox, self._clock)
                     tg.create_task(losses, name=f"{self.name}.losses")
+                    for more in self._also:
+                        tg.create_task(more(self._sink), name=f"{self.name}.also")
             except* AgentError as group:
                 error = _first(group)
             finally:

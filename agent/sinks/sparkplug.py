@@ -281,8 +281,10 @@ class SparkplugSink:
         """Births say which alarms stand; events say what changes."""
 
     async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
-        """Metrics of the node: returns when the broker has read them."""
-        if self._tell(self.node.losses(topic, facts)):
+        """Metrics of the node: returns when the broker has read them. Sparkplug has nothing for
+        an event of a model.
+        """
+        if topic in {"_gap", "_ledger"} and self._tell(self.node.losses(topic, facts)):
             await self._barrier.passed()
 
 

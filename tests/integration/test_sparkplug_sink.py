@@ -126,6 +126,13 @@ async def test_a_gap_is_told_when_the_broker_has_read_it(tmp_path):
     assert proto.value(metric) == "size"
 
 
+async def test_an_event_of_a_model_needs_no_words(tmp_path):
+    """Sparkplug has no message for it: it is taken as told, and the sink goes on."""
+    with Broker() as broker:
+        async with sink(tmp_path, broker.url, Kept()) as made:
+            await made.publish_facts("_model/pump/stale", {"id": "1"})
+
+
 async def test_births_that_are_too_large_say_so(tmp_path):
     """The uplink is parked with a cure instead of being thrown out by the broker for ever."""
     many = TagSet(tuple(Tag(f"pump/tag{i:04}") for i in range(2000)))
