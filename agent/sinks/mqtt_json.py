@@ -11,13 +11,14 @@ from agent.codecs import json
 from agent.config.base import Context, Seconds, refuse
 from agent.config.uplink import UplinkSection
 from agent.core.alarms import AlarmEvent
-from agent.core.errors import PermanentError
+from agent.core.errors import AgentError, PermanentError
 from agent.core.ports import Rejected, Stored
 from agent.core.requests import Request
 from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink, Refused
 from agent.links.mqtt_broker import BrokerSection
 from agent.links.mqtt_dial import Dial
+from agent.links.mqtt_inbox import NOT_HEARD
 from agent.links.mqtt_peer import Peer, Will
 from agent.links.mqtt_properties import describe
 from agent.sinks.mqtt_commands import CommandListener
@@ -85,16 +86,24 @@ class MqttJsonSink:
         peers = self._peers()
         will = Will(f"{self._ctx.root}/_status", json.status(False, self._since_ns, self._facts))
         self._link = link = await self._dial.open(peers, will)
-        if self.offer is not None:
-            try:
-                await CommandListener(self._name, self._ctx, self.offer).listen(link)
-            except PermanentError as e:  # values must flow all the same
-                self._ctx.stats.add(f"sink/{self._name}.commands_refused")
-                log.error("commands.not_heard", sink=self._name, error=str(e))  # noqa: TRY400
-            except BaseException:
-                await link.__aexit__()
-                raise
+        try:
+            await self._listen(link)
+        except BaseException:
+            await link.__aexit__()
+            raise
         return self
+
+    async def _listen(self, link: MqttLink) -> None:
+        """Hear requests where somebody takes them. Refused or not: values must flow."""
+        if self.offer is None:
+            return
+        try:
+            await CommandListener(self._name, self._ctx, self.offer).listen(link)
+        except AgentError as e:
+            if e.code != NOT_HEARD:
+                raise
+            self._ctx.stats.add(f"sink/{self._name}.commands_refused")
+            log.error("commands.not_heard", sink=self._name, error=str(e))  # noqa: TRY400
 
     async def __aexit__(self, *exc: object) -> None:
         if exc[0] is None or not issubclass(exc[0], Exception):  # type: ignore[arg-type]

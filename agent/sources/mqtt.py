@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 
 from agent.config.base import Context, Name, Seconds, refuse
 from agent.core.batch import Batch
-from agent.core.errors import AgentError, PermanentError, TransientError
+from agent.core.errors import AgentError, TransientError
 from agent.core.ports import OWED_S, Emit
 from agent.core.tag import Tag, TagSet
 from agent.links.mqtt import MqttLink
 from agent.links.mqtt_broker import BrokerSection
+from agent.links.mqtt_inbox import NOT_HEARD
 from agent.links.mqtt_peer import Incoming, Listening, Receipt
 from agent.links.names import Lookup
 from agent.sources.mqtt_check import refusals
@@ -156,9 +157,16 @@ class MqttSource:
             "connected": self._connected,
             "endpoint": self._config.brokers[0],
             "topics": self._feed.filters(),
-            "last_error": self._error or self._feed.error,
+            "last_error": self._error or self._deaf() or self._feed.error,
             "since_s": self._ctx.clock.mono_s() - self._since_s,
         }
+
+    def _deaf(self) -> str:
+        """What the broker does not let us hear now."""
+        refused = {} if self._link is None or not self._connected else self._link.inbox.refused
+        return next(
+            (f"the broker does not let us listen to {f}: {r}" for f, r in refused.items()), ""
+        )
 
     async def run(self, emit: Emit) -> None:
         """Listen until cancelled; a lost connection is made again."""
@@ -206,19 +214,19 @@ class MqttSource:
             await state.put(
                 NAMESPACE, self._name, [*filters, *(f for f in old if f not in filters)]
             )
-        refused = await link.inbox.listen(filters, self._config.qos)
+        inbox = link.inbox
+        await inbox.listen(filters, self._config.qos)
         if gone := [f for f in old if f not in filters]:
-            await link.inbox.leave(gone)
+            await inbox.leave(gone)
         if state is not None and gone:
             await state.put(NAMESPACE, self._name, filters)
         self._error = ""
-        for topic, why in refused.items():
-            self._error = f"the broker does not let us listen to {topic}: {why}"
-            log.error("topic.refused", device=self._name, topic=topic, reason=why, code="E413")
-        if len(refused) == len(filters):
-            raise PermanentError(
-                self._error, fix="Allow the agent its topics at the broker.", code="E413"
+        for topic, why in inbox.refused.items():
+            log.error(
+                "topic.refused", device=self._name, topic=topic, reason=str(why), code=NOT_HEARD
             )
+        if len(inbox.refused) == len(filters):
+            raise inbox.why_not(filters)
 
     def _take(self, message: Incoming, receipt: Receipt) -> None:
         """Rows out of a message; its acknowledgement waits for their commit."""
