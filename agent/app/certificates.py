@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from agent.config.base import Section
 from agent.config.schema import Settings
 from agent.core.ports import Clock
 from agent.core.stats import Stats
@@ -18,7 +19,13 @@ Files = tuple[str | None, str | None]
 
 def certificates(settings: Settings) -> dict[str, Files]:
     """Who is met with certificates: ``sink/plant`` -> the files."""
-    groups = {"sink": settings.sinks, "source": settings.devices, "registry": settings.registries}
+    groups: dict[str, Mapping[str, Section]] = {
+        "sink": settings.sinks,
+        "source": settings.devices,
+        "registry": settings.registries,
+    }
+    if settings.web is not None:
+        groups["web"] = {"page": settings.web}
     return {
         f"{kind}/{name}": files
         for kind, sections in groups.items()

@@ -100,9 +100,9 @@ class Daemon:
         )
         self.scoring, self.rollout = self.models.scoring, self.models.rollout
         self.pipeline.arrivals = self.models
-        table = verbs(self)
-        self.control = Control(socket_path(self._data_dir), table, store.audit)
-        self.commands = commands(self, table)
+        self.verbs = verbs(self)
+        self.control = Control(socket_path(self._data_dir), self.verbs, store.audit)
+        self.commands = commands(self, self.verbs)
         self.pulse = Pulse(clock, stats, self._hangs)
         self.takeover = Takeover(self)
         self._wiring = Wiring()

@@ -16,6 +16,10 @@ SECTIONS: Final = ("profiles", "devices", "derived", "models", "alarms", "sinks"
 """What a fragment may add to: maps by name, whose entries the file and its fragments share."""
 
 
+WHOLE: Final = ("web",)
+"""What a fragment may hold as a whole, where nobody else does."""
+
+
 def fragments(config: FilePath) -> dict[str, str]:
     """The fragments of *config*: file -> text. Raises `ConfigProblems` for one that is no text."""
     found: dict[str, str] = {}
@@ -52,6 +56,10 @@ def joined(document: Document, texts: Mapping[str, str]) -> None:
 
 def _join(document: Document, part: Document, file: str, section: str, entries: Any) -> None:
     """One section of a fragment into the document."""
+    if section in WHOLE and section not in document.data:
+        document.data[section] = entries
+        _places(document, part, file, (section,))
+        return
     if section not in SECTIONS:
         what = f"`{section}` cannot stand in a fragment"
         fix = f"Write it into the file itself; a fragment adds to {', '.join(SECTIONS)}."
@@ -73,8 +81,13 @@ def _join(document: Document, part: Document, file: str, section: str, entries: 
             _problem(document, part, file, at, twice)
             continue
         have[name] = entry
-        for places, ours in ((part.keys, document.keys), (part.values, document.values)):
-            ours |= {p: replace(v, file=file) for p, v in places.items() if p[:2] == at}
+        _places(document, part, file, at)
+
+
+def _places(document: Document, part: Document, file: str, at: Path) -> None:
+    """Where everything at and below *at* stands."""
+    for places, ours in ((part.keys, document.keys), (part.values, document.values)):
+        ours |= {p: replace(v, file=file) for p, v in places.items() if p[: len(at)] == at}
 
 
 def _problem(document: Document, part: Document, file: str, at: Path, problem: Problem) -> None:

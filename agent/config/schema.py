@@ -12,6 +12,7 @@ from agent.config.derived import DerivedName, DerivedSection
 from agent.config.drift import DriftSection
 from agent.config.places import DATA_DIR
 from agent.config.rollout import RolloutSection
+from agent.config.web import WebSection
 from agent.config.when import When
 from agent.core.decision import Decision
 
@@ -380,6 +381,8 @@ class Settings(Section):
     """Requests over MQTT; off without this section."""
     writes: WritesSection | None = None
     """Writing to devices; off without this section."""
+    web: WebSection | None = None
+    """The local web page and `/metrics`; off without this section."""
     apply: ApplySection = Field(default_factory=lambda: ApplySection.model_validate({}))
     """Taking over a changed file."""
     self_: SelfSection = Field(default_factory=lambda: SelfSection.model_validate({}), alias="self")

@@ -5,15 +5,25 @@ from math import nan
 
 
 class Stats:
-    """Named numbers. One dictionary, no locks: everything that counts runs on the loop."""
+    """Named numbers. One dictionary, no locks: everything that counts runs on the loop.
+
+    Attributes:
+        counted: Names of ``values`` that only ever grow.
+        observed: Name -> how often it was observed, and the sum of that, since the start.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
+        self.counted: set[str] = set()
+        self.observed: dict[str, tuple[int, float]] = {}
         self._samples: dict[str, deque[float]] = {}
 
     def add(self, name: str, amount: float = 1.0) -> None:
         """Count *amount* more of *name*."""
-        self.values[name] = self.values.get(name, 0.0) + amount
+        if name not in self.values:
+            self.values[name] = 0.0
+            self.counted.add(name)
+        self.values[name] += amount
 
     def set(self, name: str, value: float) -> None:
         """Set the gauge *name*."""
@@ -23,7 +33,10 @@ class Stats:
         """Keep one of the last 512 observations of *name*, for its percentiles."""
         if name not in self._samples:
             self._samples[name] = deque(maxlen=512)
+            self.observed[name] = (0, 0.0)
         self._samples[name].append(value)
+        count, total = self.observed[name]
+        self.observed[name] = (count + 1, total + value)
 
     def percentile(self, name: str, percent: float) -> float:
         """Percentile of the last observations of *name*, interpolated; NaN when there is none.

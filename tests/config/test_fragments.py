@@ -80,6 +80,7 @@ def test_a_mistake_is_shown_in_its_fragment(config):
         ("- a\n", "E004", "holds no settings"),
         ("devices: {\n", "E001", "no YAML"),
         ("alarm: {}\n", "E110", "cannot stand in a fragment"),
+        ("web: {listen: nowhere}\n", "E108", "no address and port"),
     ],
 )
 def test_what_a_fragment_may_not(config, text, code, word):

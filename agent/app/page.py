@@ -1,0 +1,83 @@
+"""The local page as a unit: it listens while the configuration says so."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.app.status import status
+from agent.config.web import WebSection
+from agent.core.errors import PermanentError
+
+if TYPE_CHECKING:
+    from agent.app.daemon import Daemon
+
+log = structlog.get_logger()
+
+
+def web(daemon: "Daemon", section: WebSection) -> Callable[[], Awaitable[None]]:
+    """What the unit does. The libraries are loaded only here: most gateways have no page."""
+
+    async def run() -> None:
+        try:
+            await asyncio.to_thread(import_module, "agent.web.app")  # 0.2 s: not on the loop
+            from agent.web.app import Page  # noqa: PLC0415
+            from agent.web.desk import Desk  # noqa: PLC0415
+            from agent.web.server import serve  # noqa: PLC0415
+        except ImportError as e:
+            raise PermanentError(
+                f"the page needs a package that is not installed ({e.name})",
+                where="web",
+                fix="Install it with the page: pip install 'edge-agentd[web]'.",
+                code="E760",
+            ) from e
+        desk = Desk(
+            daemon.verbs,
+            lambda: status(daemon),
+            lambda: _own(daemon),
+            daemon.stats,
+            daemon.store.audit,
+            daemon.clock,
+            daemon.ctx.data_dir / "web",
+        )
+        page = Page(desk, section)
+        with _listening(section) as sock:
+            host, port = sock.getsockname()[:2]
+            log.info("web.listening", address=host, port=port, tls=section.cert is not None)
+            if not section.loopback and not page.accounts.known():
+                log.warning("web.code", code=page.accounts.code(), good_for_min=60)
+            await serve(page.app(), sock, section.cert, section.key)
+
+    return run
+
+
+def _own(daemon: "Daemon") -> Mapping[str, float]:
+    """The newest row of the stream ``agent``."""
+    channel = daemon.pipeline.channels.get("agent")
+    if channel is None or channel.latest is None:
+        return {}
+    names = (tag.name.removeprefix("agent/") for tag in channel.latest.tags)
+    return dict(zip(names, channel.latest.v[-1].tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _listening(section: WebSection) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((section.host, section.port))
+        except OSError as e:
+            raise PermanentError(
+                f"the page cannot listen on {section.listen} ({os.strerror(e.errno or 0)})",
+                where="web",
+                fix="Choose a free port, and an address of this machine, in `web: listen`.",
+                code="E768",
+            ) from e
+        sock.listen(64)
+        yield sock
