@@ -21,11 +21,12 @@ from agent.core.requests import Caller, Verb
 from agent.core.stats import Stats
 from agent.links.webhook import Webhook
 from agent.runtime.alarmlist import AlarmList
+from agent.runtime.drift_watch import Terms, Watch
 from agent.runtime.lane import Lane
 from agent.runtime.proof import check_inputs
 from agent.runtime.scoring import Scoring
 from agent.runtime.stale_events import LOOK_S, StaleEvents
-from agent.runtime.staleness import Staleness, Terms, Watch
+from agent.runtime.staleness import Staleness
 from agent.runtime.trial import Fit
 from agent.storage import samples
 from agent.storage.db import Store
@@ -148,7 +149,7 @@ class DriftWatch:
             if section is None:
                 del self.staleness.watched[instance]
                 self._stats.set(f"model/{instance}.stale", 0.0)
-            else:
+            elif lane is not None and lane.origin.digest == watch.terms.digest:
                 yield watch, section
 
     async def _raise(self, watch: Watch, section: ModelSection, reasons: list[str]) -> None:

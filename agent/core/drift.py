@@ -23,6 +23,9 @@ SCORE: Final = "output/"
 
 MIN_COLUMNS: Final = 2
 
+MOST_COLUMNS: Final = 100
+"""Columns in the facts of a window: an event stays a message."""
+
 _CHUNK: Final = 64
 """Rows that are counted at once."""
 
@@ -199,7 +202,9 @@ class Drift:
         return frozenset(found)
 
     def facts(self) -> dict[str, dict[str, float | bool]]:
-        """The last window by column, with its limits; empty before there is one."""
+        """The last window by column, with its limits; empty before there is one. Of a wide model
+        the columns beyond a limit, and as many of the others as there is room for.
+        """
         if self.last is None:
             return {}
         s = self.last
@@ -211,8 +216,12 @@ class Drift:
         return {
             name: {word: float(f"{values[i]:.6g}") for word, values in columns.items()}
             | {"over": bool(s.over[i]), "watched": bool(self.watched[i])}
-            for i, name in enumerate(self.names)
+            for i, name in self._told(s.over)
         }
+
+    def _told(self, over: NDArray[np.bool_]) -> list[tuple[int, str]]:
+        first = np.argsort(~over, kind="stable")[:MOST_COLUMNS]
+        return [(int(i), self.names[i]) for i in sorted(first)]
 
 
 def _column(values: object) -> Floats:

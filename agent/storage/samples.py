@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import os
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,10 +25,8 @@ from agent.core.quality import Quality
 from agent.storage.historian import Historian
 
 FOLDER: Final = "drift"
-MAX_BYTES: Final = 8_000_000
-"""A sample is cut to fit; 5,000 rows of eight values are about 700 kB."""
-
-_GOOD: Final = (int(Quality.GOOD), int(Quality.UNCERTAIN_RANGE))
+MAX_VALUES: Final = 1_000_000
+"""A sample of a wide model has fewer rows; a value takes about 18 bytes of CSV."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +53,36 @@ def write(data_dir: Path, name: str, wanted: Wanted) -> dict[str, Any] | None:
 
     Blocks: for a thread. Raises `AgentError`: there is no journal, or the disk refuses.
     """
-    with Historian(data_dir) as historian:
-        t, v = rows(historian, wanted)
-    if not len(t):
-        return None
+    try:
+        with Historian(data_dir) as historian:
+            t, v = rows(historian, wanted)
+    except sqlite3.Error as e:
+        raise _refused(data_dir, str(e)) from e
+    return keep(data_dir, name, wanted, t, v) if len(t) else None
+
+
+def keep(
+    data_dir: Path, name: str, wanted: Wanted, t: NDArray[np.int64], v: NDArray[np.float64]
+) -> dict[str, Any]:
+    """The rows t (n,), v (n, k) as the sample *name*; what is to be known of it."""
     suspect = np.zeros(len(t), np.bool_) if wanted.suspect_ns is None else t >= wanted.suspect_ns
     form, data = wanted.form, b""
     if form == "parquet":
         data = _parquet(wanted, t, v, suspect)
     if not data:
         form, data = "csv", _csv(wanted, t, v, suspect)
-    kept = len(t)
-    while len(data) > MAX_BYTES:
-        kept = max(1, kept * MAX_BYTES // len(data) * 9 // 10)
-        form, data = "csv", _csv(wanted, t[:kept], v[:kept], suspect[:kept])
     file = f"{FOLDER}/{name}.{form}"
     _put(data_dir / file, data)
     return {
         "file": file,
         "format": form,
-        "rows": kept,
-        "suspect_rows": int(suspect[:kept].sum()),
+        "rows": len(t),
+        "suspect_rows": int(suspect.sum()),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "columns": list(wanted.channels),
         "from": timestamp(int(t[0])),
-        "to": timestamp(int(t[kept - 1])),
+        "to": timestamp(int(t[-1])),
     }
 
 
@@ -108,8 +111,8 @@ def rows(historian: Historian, wanted: Wanted) -> tuple[NDArray[np.int64], NDArr
         if len(times):
             held = np.maximum(held, 0)
             v[:, column] = values[held]
-            keep &= np.isin(q[held], _GOOD)
-    some = np.flatnonzero(keep)[: wanted.rows]
+            keep &= (q[held] == Quality.GOOD) | (q[held] == Quality.UNCERTAIN_RANGE)
+    some = np.flatnonzero(keep)[: min(wanted.rows, max(1, MAX_VALUES // len(found)))]
     return t[some], v[some]
 
 
@@ -165,9 +168,13 @@ def _put(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as e:
-        raise TransientError(
-            f"the drift sample cannot be written ({e.strerror})",
-            where=str(path),
-            fix="Free space on the disk of data_dir; the event goes without it.",
-            code="E679",
-        ) from e
+        raise _refused(path, str(e.strerror)) from e
+
+
+def _refused(where: Path, why: str) -> TransientError:
+    return TransientError(
+        f"the drift sample cannot be made ({why})",
+        where=str(where),
+        fix="Check the disk of data_dir, and its room; the event goes without it.",
+        code="E679",
+    )
