@@ -22,6 +22,7 @@ from benchmarks import (
     soak,
     sparkplug,
     store,
+    swap,
     worker,
 )
 from benchmarks.figure import Bench, Figure
@@ -57,6 +58,12 @@ BENCHES = (
         "drift of real measurements, and of seven days of the simulated plant",
         60,
         drift.drift,
+    ),
+    Bench(
+        ("swap_wait", "crash_wait", "swap_lost"),
+        "1 kHz through a swap and through deaths of the worker",
+        10,
+        swap.swap,
     ),
     Bench(
         ("alarms_quiet", "alarms_flood"),

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+
 from agent.app import plan
 from agent.app.alarms import decided
 from agent.app.drift import DriftWatch
@@ -233,7 +235,7 @@ class Models:
         async with self._switching:
             if model not in self._settings().models:
                 return None
-            loaded = await self.host.load(artifact.digest, data)
+            loaded = await self._load(model, artifact.digest, data, manifest)
             if manifest is not None:
                 await self._prove(model, artifact.digest, manifest)
             settings = self._settings()  # a reload may have come while it was loading
@@ -262,6 +264,18 @@ class Models:
         decision = None if manifest is None else manifest.decision
         specs = [] if decision is None else decided(model, section, decision)
         self._pipeline.bring(model, specs)
+
+    async def _load(
+        self, model: str, digest: str, data: bytes, manifest: Manifest | None
+    ) -> LoadedModel:
+        """In the worker that serves; in one that takes its place where a version serves already:
+        that one's windows do not wait.
+        """
+        if all(lane.plan.model != model for lane in self.scoring.lanes.values()):
+            return await self.host.load(digest, data)
+        fit = plan.choice(self._settings(), model).fit.prepared(manifest)
+        warm = np.zeros((1, fit.rows, fit.inputs), np.float32)
+        return await self.host.load_aside(digest, data, warm)
 
     async def _prove(self, model: str, digest: str, manifest: Manifest) -> None:
         """The golden recordings, in the worker that serves, at each load into service."""

@@ -28,7 +28,12 @@ from agent.runtime.outputs import columns
 log = structlog.get_logger()
 
 BACKLOG: Final = 1000
-"""Windows that may wait per instance; beyond it the oldest is skipped and counted."""
+"""Windows that may always wait per instance; beyond it the oldest is skipped and counted."""
+
+BACKLOG_BYTES: Final = 32_000_000
+"""More may wait, up to ten times as many, while all together would fit into this: a stream of
+1 kHz outlasts the start of a worker on a busy machine.
+"""
 
 MAX_BATCH: Final = 256
 """Windows per call of the worker, so that no model holds the others up for long."""
@@ -159,10 +164,14 @@ class Scoring:
             self._wake([lane])
 
     def _queue(self, lane: Lane, cut: Cut) -> None:
-        if len(lane.waiting) >= BACKLOG:
+        if len(lane.waiting) >= BACKLOG and len(lane.waiting) >= self._room(cut):
             lane.waiting.popleft()
             self._skipped(lane, 1)
         lane.waiting.append(cut)
+
+    def _room(self, cut: Cut) -> int:
+        """How many windows like this one may wait for one machine."""
+        return min(10 * BACKLOG, BACKLOG_BYTES // (len(self.lanes) * max(cut.x.nbytes, 1)))
 
     def _skipped(self, lane: Lane, windows: int) -> None:
         if windows:

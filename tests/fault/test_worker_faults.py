@@ -11,7 +11,8 @@ import pytest
 from agent.core.errors import PermanentError
 from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.stats import Stats
-from agent.inference.host import QUARANTINE_WITHIN_S, WorkerHost
+from agent.inference.host import WorkerHost
+from agent.inference.quarantine import QUARANTINE_WITHIN_S
 from simulators import models
 from tests.tools import ManualClock, until
 
@@ -181,3 +182,35 @@ async def test_the_worker_knows_no_secret_and_no_thread_escapes(
             assert "Seccomp:\t2" in f.read()
     with open(f"{proc}/limits") as f:  # noqa: PTH123
         assert "400000000" in next(line for line in f if "address space" in line)
+
+
+async def test_a_model_loaded_aside_disturbs_no_call(host: WorkerHost) -> None:
+    """Every model is in the new worker when it takes over; the one before takes over from it."""
+    await host.load("old", models.tiny())
+    before = host.pid
+    aside = asyncio.create_task(host.load_aside("new", models.with_metadata(models.tiny()), X))
+    while not aside.done():
+        assert host.pid == before
+        assert (await host.predict("old", X, 5))["score"].tolist() == [1.0, 1.0]
+    assert host.pid not in {None, before}
+    for digest in ("old", "new"):
+        assert (await host.predict(digest, X, 5))["score"].tolist() == [1.0, 1.0]
+    await kill_idle(host)
+    assert (await host.predict("new", X, 5))["score"].tolist() == [1.0, 1.0]
+    assert host.pid == before
+
+
+@pytest.mark.parametrize(
+    "hostile", [models.endless(), pytest.param(models.crash(), marks=X86), models.garbage()]
+)
+async def test_a_hostile_model_loaded_aside_never_takes_over(
+    host: WorkerHost, hostile: bytes
+) -> None:
+    """What hangs, dies, or is none in its own worker leaves the one that serves alone."""
+    await host.load("good", models.tiny())
+    before = host.pid
+    with pytest.raises(PermanentError):
+        await host.load_aside("bad", hostile, X, 0.3)
+    assert host.pid == before
+    assert host.digests() == {"good"}
+    assert (await host.predict("good", X, 5))["score"].tolist() == [1.0, 1.0]
