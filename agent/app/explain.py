@@ -34,7 +34,9 @@ def explain(daemon: "Daemon", tag: str) -> dict[str, Any]:
         told["derived"] = derived
     elif device is not None and hasattr(device, "origin"):
         told |= device.origin(short)
-    source = daemon.sources.get(name)
+    source: Any = daemon.sources.get(name)
+    if "derived" not in told and hasattr(source, "origin"):
+        told |= source.origin(short)
     if source is not None and hasattr(source, "facts"):
         error = source.facts().get("last_error", "")
         told["device_error"] = error

@@ -29,6 +29,7 @@ def run(args: Namespace) -> int:
     from agent.config.load import ConfigProblems, load  # noqa: PLC0415
     from agent.config.nodes import twins  # noqa: PLC0415
     from agent.plugins import installed  # noqa: PLC0415
+    from agent.storage.peek import kept  # noqa: PLC0415
 
     files = args.files or [getattr(args, "config", None) or "/etc/edge-agent/edge-agent.yaml"]
     found: list[dict[str, Any]] = []
@@ -42,7 +43,8 @@ def run(args: Namespace) -> int:
             if not args.json:
                 print(problems.render(), file=sys.stderr)
             continue
-        shared, costs = lines(settings), prices(settings)
+        shared = lines(settings, kept(Path(settings.data_dir), "latency"))
+        costs = prices(settings)
         advice = [*overloads(shared), *(a for cost in costs for a in cost.advice())]
         worn = wear(settings)
         advice += worn.advice()

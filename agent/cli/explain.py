@@ -42,8 +42,9 @@ def _text(told: Mapping[str, Any]) -> str:
     if "address" in told:
         unit = f", unit {told['unit_id']}" if "unit_id" in told else ""
         every = f", every {told['every_s']:g} s" if "every_s" in told else ""
+        answers = f", answers in {told['latency_ms']:g} ms" if "latency_ms" in told else ""
         lines += [
-            f"  from     {told['connect']}{unit}",
+            f"  from     {told['connect']}{unit}{answers}",
             f"  address  {told['address']}",
             f"  request  {told['request']}{every}",
             f"  decoded  {told['decoded']}",

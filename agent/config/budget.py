@@ -1,7 +1,8 @@
 """The time budget of shared lines: can what the file asks for be done at all?"""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.config.report import Problem
 from agent.config.schema import Settings
@@ -15,6 +16,7 @@ class Load:
         line: Who shares it has the same. label: As the file writes it.
         need_s: Line time of one scan. period_s: Between two scans.
         timeout_s: What a unit that does not answer costs.
+        measured: The device's latency is what the agent has seen, not what the file says.
     """
 
     line: Hashable
@@ -22,6 +24,7 @@ class Load:
     need_s: float
     period_s: float
     timeout_s: float
+    measured: bool = False
 
 
 @dataclass(slots=True)
@@ -30,6 +33,7 @@ class Line:
 
     label: str
     loads: list[Load] = field(default_factory=list)
+    units: int = 0
 
     @property
     def period_s(self) -> float:
@@ -48,32 +52,48 @@ class Line:
 
     def says(self) -> str:
         """One line for people."""
+        seen = ", with the latency that was measured" if any(x.measured for x in self.loads) else ""
         return (
             f"{self.label} needs {_s(self.need_s)} per cycle of {_s(self.period_s)}, "
-            f"{_s(self.dead_s)} when a unit has just died"
+            f"{_s(self.dead_s)} when a unit has just died{seen}"
         )
 
 
-def lines(settings: Settings) -> list[Line]:
-    """Every line of the file, in its order."""
+def lines(settings: Settings, latencies: Mapping[str, float] | None = None) -> list[Line]:
+    """Every line of the file, in its order. *latencies*: What the agent has kept of its devices,
+    in s.
+    """
     found: dict[Hashable, Line] = {}
-    for device in settings.devices.values():
-        loads: Iterable[Load] = device.loads() if hasattr(device, "loads") else ()
-        for load in loads:
-            found.setdefault(load.line, Line(load.label)).loads.append(load)
+    device: Any
+    for name, device in settings.devices.items():
+        if hasattr(device, "loads"):
+            loads: list[Load] = device.loads((latencies or {}).get(device.learnt_as(name)))
+            line = found.setdefault(loads[0].line, Line(loads[0].label))
+            line.loads += loads
+            line.units += 1
     return list(found.values())
 
 
 def overloads(found: Iterable[Line]) -> list[Problem]:
-    """Advice W301 for each line that cannot keep its period."""
+    """Advice W301 for each line that cannot keep its period, or not while one of its units is
+    dead: then those behind it are late.
+    """
     return [
         Problem(
             "W301",
             f"{line.label} needs {_s(line.need_s)} per cycle, you asked for {_s(line.period_s)}",
             fix="Raise `poll`, move tags to a slower class, or use a faster line or another one.",
         )
-        for line in found
         if line.need_s > line.period_s
+        else Problem(
+            "W301",
+            f"{line.label} needs {_s(line.dead_s)} in a cycle in which one of its {line.units} "
+            f"units does not answer, you asked for {_s(line.period_s)}",
+            fix="Lower `timeout`: a few times what the devices take to answer is enough "
+            "(`edge-agent explain TAG` tells it). Or raise `poll`.",
+        )
+        for line in found
+        if line.need_s > line.period_s or (line.units > 1 and line.dead_s > line.period_s)
     ]
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from math import nan
 from typing import Any, Final
 
 import structlog
@@ -29,7 +30,7 @@ SILENT_UNIT_CAP_S: Final = 30.0
 """A unit that never answers is asked at least this often."""
 
 Recall = Callable[[tuple[int, ...], Mapping[str, Any]], None]
-"""Takes which streams of a device are due, and what they remembered when their recording began."""
+"""Takes which streams of a device are due, and the record of that: what they depended on."""
 
 Ask = Callable[[Job, float], Awaitable[None]]
 """Runs one job of a held line within so many seconds; the verdict is in ``job.quality``."""
@@ -116,12 +117,16 @@ class Endpoint:
         come between two of its requests. A unit that did not answer is asked less often, so that
         it costs its neighbours little.
         """
+        scan.took_s = nan
         async with self._turns.taken(Priority.SCAN) as turn:
-            silence = self._silent.get(scan.unit)
+            line, silence = self._line, self._silent.get(scan.unit)
             if self.connected and silence and silence.ask_at_s > self._clock.mono_s():
                 scan.fail(Quality.BAD_COMM)
                 return self._ended(scan, stream, None)
-            return await self._run(scan, timeout_s, window, stream, turn)
+            ended_ns = await self._run(scan, timeout_s, window, stream, turn)
+            if line is not None and scan.complete:
+                scan.took_s = line.took_s
+            return ended_ns
 
     @asynccontextmanager
     async def held(self, priority: Priority) -> AsyncIterator[Ask]:

@@ -5,6 +5,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable
+from math import nan
 from typing import Any, Final
 
 from pymodbus.client.base import ModbusBaseClient
@@ -65,7 +66,7 @@ class Line(TransactionManager):
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._tid = random.randrange(0x10000)
         self._rest = b""
-        self._progress_s = self._timeout_s = 0.0
+        self._progress_s = self._timeout_s = self._began_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._sock: Any = None
 
@@ -73,6 +74,11 @@ class Line(TransactionManager):
     def alive(self) -> bool:
         """Can it be asked now?"""
         return self.transport is not None and not self.gone.done()
+
+    @property
+    def took_s(self) -> float:
+        """From the beginning of the job to its last answer; NaN when it was paused."""
+        return self._progress_s - self._began_s
 
     @property
     def _wire(self) -> Any:
@@ -131,6 +137,7 @@ class Line(TransactionManager):
         self.paused = False
         self._job, self._done = job, self.loop.create_future()
         self._timeout_s, self._progress_s = timeout_s, self.loop.time()
+        self._began_s = nan if resumed else self._progress_s
         self._look_at(self._progress_s + timeout_s)
 
     def _look_at(self, at_s: float) -> None:

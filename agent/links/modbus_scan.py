@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
+from math import nan
 from struct import pack
 from typing import Final, Protocol
 
@@ -116,6 +117,8 @@ class Scan:
         buffer: uint8, data bytes of all answers, request after request.
         quality: uint8 (requests,), the Quality of each answer after the last scan.
         refusals: Request number -> exception code, of the last scan.
+        took_s: From the first request to the last answer of the last scan; NaN when it was not
+            complete, or stepped back for another.
     """
 
     def __init__(self, unit: int, reads: Sequence[Read]) -> None:
@@ -125,6 +128,7 @@ class Scan:
         self.buffer = np.zeros(int(starts[-1]), np.uint8)
         self.quality = np.full(k, Quality.BAD_NOT_CONNECTED, np.uint8)
         self.refusals: dict[int, int] = {}
+        self.took_s = nan
         self._slots = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         self._into = memoryview(self.buffer.data).cast("B")
         self._verdicts = memoryview(self.quality.data).cast("B")

@@ -150,8 +150,7 @@ class PlayedPace(Pace):
         record = await self._turn.next()
         streams = [record["s"], *record.get("with", ())]
         due = tuple(sorted(self._numbers[s] for s in streams if s in self._numbers))
-        if "memory" in record:
-            self._recall(due, record["memory"])
+        self._recall(due, record)
         return due
 
     def missed(self, number: int) -> int:

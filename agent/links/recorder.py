@@ -111,14 +111,19 @@ class Recorder:
         return old
 
     def begin(
-        self, streams: tuple[str, ...], mono_s: float, memory: Callable[[], Mapping[str, Any]]
+        self,
+        streams: tuple[str, ...],
+        mono_s: float,
+        latency_s: float,
+        memory: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """A scan begins, for *streams*, the first of which names it; the first time with what it
-        remembers from before.
+        """A scan begins, for *streams*, the first of which names it, planned for a device that
+        answers within *latency_s*; the first time with what it remembers from before.
         """
         if not self.on:
             return
         facts = {"r": "begin", "s": streams[0], "mono": mono_s, "wall": self._clock.wall_ns()}
+        facts["latency"] = latency_s
         if len(streams) > 1:
             facts["with"] = streams[1:]
         if streams not in self._begun:

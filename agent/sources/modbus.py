@@ -45,7 +45,7 @@ class ModbusConfig(LineSection):
     poll_s: Seconds = Field(1.0, alias="poll", ge=0.001)
     """How often the tags without a `class` are read."""
     latency_s: Seconds = Field(0.005, alias="latency", ge=0, le=10)
-    """How long the device usually takes to answer, for planning requests."""
+    """How long the device usually takes to answer, for planning requests; until it is measured."""
     window: int = Field(1, ge=1, le=16)
     """Requests that may be under way at once; 1 for devices that take one at a time."""
     max_registers: int = Field(MAX_REGISTERS, ge=1, le=MAX_REGISTERS)
@@ -94,7 +94,7 @@ class ModbusConfig(LineSection):
         """Where a tag comes from, in words a technician can compare with the manual."""
         tag, where = self.tags[short], self.places[short]
         cls = tag.class_
-        reads = self._reads(self.company(cls))
+        reads = self._reads(self.company(cls), self.cost())
         read = next(
             r for r in reads
             if r.function == FUNCTION[where.table] and Span(r.first, r.count).holds(where.span)
@@ -123,29 +123,38 @@ class ModbusConfig(LineSection):
             if c != cls and _goes_into(p := self.period_s(c), mine) and (p < mine or c in same)
         ] + [cls]  # fmt: skip
 
-    def _reads(self, classes: Collection[str | None]) -> list[Read]:
+    def _reads(self, classes: Collection[str | None], cost: Cost) -> list[Read]:
         """The requests that read *classes* at once, when the device lacks nothing."""
         tags = {n: t for n, t in self.tags.items() if t.class_ in classes}
-        return layout(tags, self.places, self.max_registers, self.cost())[0]
+        return layout(tags, self.places, self.max_registers, cost)[0]
 
-    def cost(self) -> Cost:
-        """What a request to this device costs on its line."""
+    def learnt_as(self, device: str) -> str:
+        """Under which it is kept what was learnt: another device in its place is learnt anew."""
+        return f"{device}@{self.connect}#{self.unit}"
+
+    def cost(self, latency_s: float | None = None) -> Cost:
+        """What a request to this device costs on its line; *latency_s*: when it is known better
+        than the file has it.
+        """
         timing = self.serial.timing() if self.serial else None
         if timing is None and parse(self.connect).scheme == "rtu":
             timing = SerialSection.model_validate({}).timing()
-        return Cost.of(timing, self.latency_s)
+        return Cost.of(timing, self.latency_s if latency_s is None else latency_s)
 
-    def loads(self) -> list[Load]:
+    def loads(self, latency_s: float | None = None) -> list[Load]:
         """What each scan class asks of the line, when the device lacks nothing: of one that is
-        read together with faster ones, what it adds to their requests.
+        read together with faster ones, what it adds to their requests. *latency_s* as measured.
         """
-        found, cost = [], self.cost()
+        found, cost = [], self.cost(latency_s)
         for cls in self.class_tags():
             company = self.company(cls)
-            need_s = scan_seconds(cost, self._reads(company))
-            need_s -= scan_seconds(cost, self._reads(company[:-1]))
+            need_s = scan_seconds(cost, self._reads(company, cost))
+            need_s -= scan_seconds(cost, self._reads(company[:-1], cost))
             period_s = self.period_s(cls)
-            found.append(Load(self.line, self.connect, need_s, period_s, self.timeout_s))
+            measured = latency_s is not None
+            found.append(
+                Load(self.line, self.connect, need_s, period_s, self.timeout_s, measured=measured)
+            )
         return found
 
     def periods(self, device: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is known of a device besides its configuration: what it lacks, and how quick it is."""
+"""What a device lacks: shared by its scan classes, kept on disk, tried again now and then."""
 
 from collections.abc import Iterator, Mapping
 from math import inf
@@ -36,7 +36,7 @@ class Holes:
     ) -> None:
         self._state, self._device = state, device
         self.version = 0
-        self._key = f"{device}@{config.connect}#{config.unit}"
+        self._key = config.learnt_as(device)
         self.tables: dict[Table, Known] = read(state.get(NAMESPACE, self._key) if state else None)
         self._doubt_at_s = -inf
         early = crc32(self._key.encode()) / 2**33  # half of the time at most: no two in step

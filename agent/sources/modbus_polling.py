@@ -22,6 +22,7 @@ from agent.sources.modbus_class import ScanClass
 from agent.sources.modbus_demand import Demand
 from agent.sources.modbus_holes import NO_ANSWER
 from agent.sources.modbus_lacking import Holes
+from agent.sources.modbus_latency import Latency
 from agent.sources.modbus_together import Together
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ModbusSource:
             ("modbus", config.line), lambda: Endpoint(config.dial(), ctx.clock, self._recorder)
         )
         self._holes = Holes(name, config, ctx.state, ctx.clock)
+        self._latency = Latency(name, config, ctx.state, ctx.clock)
         sets = config.tag_sets(name)
         self.streams: Mapping[str, TagSet] = sets
         self._classes = [
@@ -68,8 +70,19 @@ class ModbusSource:
             "unit": self._config.unit,
             "last_error": self._error or next((c.error for c in self._classes if c.error), ""),
             "requests": len(self._all.scan),
+            "latency_ms": None if (s := self._latency.measured_s) is None else round(1e3 * s, 2),
             "since_s": self._ctx.clock.mono_s() - self._since_s,
         }
+
+    def origin(self, short: str) -> dict[str, Any]:
+        """Where a tag comes from, as it is read now."""
+        cls = self._config.tags[short].class_
+        classes = list(self._config.class_tags())
+        due = tuple(sorted(classes.index(c) for c in self._config.company(cls)))
+        latency_s = self._latency.measured_s
+        answers = {} if latency_s is None else {"latency_ms": round(1e3 * latency_s, 2)}
+        request = self._together(due).request_of(short)
+        return self._config.origin(short) | {"request": request} | answers
 
     async def demand(self, tag: str) -> tuple[float, int, str]:
         """Read one tag now, before the scans: value (NaN where Bad), quality, what was wrong."""
@@ -103,23 +116,30 @@ class ModbusSource:
         plan = self._plans.get(due)
         if plan is None:
             classes = [self._classes[i] for i in due]
-            plan = Together(classes, self._config, self._ctx.texts, self._holes)
+            plan = Together(classes, self._config, self._ctx.texts, self._holes, self._latency)
             self._plans[due] = plan
         plan.refresh()
         return plan
 
-    def _recall(self, due: tuple[int, ...], memory: Mapping[str, Any]) -> None:
-        self._together(due).recall(memory)
+    def _recall(self, due: tuple[int, ...], begin: Mapping[str, Any]) -> None:
+        """What was known when a scan was recorded."""
+        self._latency.plan_with(begin["latency"])
+        if "memory" in begin:
+            self._together(due).recall(begin["memory"])
 
     async def _scan(self, plan: Together, emit: Emit) -> None:
         """One scan, a row for each of its classes; a row that was seen before is none."""
         clock, stats, began_s = self._ctx.clock, self._ctx.stats, self._ctx.clock.mono_s()
-        self._recorder.begin(plan.streams, began_s, plan.memory)
+        self._recorder.begin(plan.streams, began_s, self._latency.planned_s, plan.memory)
         ended_ns = await self._read(plan)
         if await plan.learn(partial(self._ask, plan.streams[0]), began_s):
             ended_ns = await self._read(plan)
         if plan.scan.answered:
             stats.observe(f"source/{self._name}.scan_ms", 1e3 * (clock.mono_s() - began_s))
+        if plan.measured():
+            await self._latency.keep()
+            log.info("scan.latency", device=self._name,
+                     milliseconds=round(1e3 * self._latency.planned_s, 1))  # fmt: skip
         self._judge(plan)
         for one, v, q in plan.rows():
             one.began_s = began_s

@@ -14,8 +14,10 @@ from agent.core.quality import Quality
 from agent.core.texts import Texts
 from agent.links.modbus_scan import REFUSAL, Read, Scan
 from agent.sources.modbus_class import ScanClass
+from agent.sources.modbus_cost import scan_seconds
 from agent.sources.modbus_holes import REFUSES, Bisection, Interrupted, written
 from agent.sources.modbus_lacking import Holes
+from agent.sources.modbus_latency import Latency
 from agent.sources.modbus_layout import layout
 from agent.sources.modbus_plan import BIT_TABLES, FUNCTION, MAX_BITS, Span, Table
 
@@ -40,10 +42,15 @@ class Together:
     """
 
     def __init__(
-        self, classes: Sequence[ScanClass], config: "ModbusConfig", texts: Texts, holes: Holes
+        self,
+        classes: Sequence[ScanClass],
+        config: "ModbusConfig",
+        texts: Texts,
+        holes: Holes,
+        latency: Latency,
     ) -> None:
         self.classes, self.streams = tuple(classes), tuple(c.stream for c in classes)
-        self._config, self._texts, self._holes = config, texts, holes
+        self._config, self._texts, self._holes, self._latency = config, texts, holes, latency
         self._names = [n for c in classes for n in c.names]
         self._tags = [t for c in classes for t in c.tags.tags]
         cuts = np.cumsum([0, *(len(c.names) for c in classes)])
@@ -54,7 +61,7 @@ class Together:
 
     def refresh(self) -> None:
         """Plan anew, if more is known of the device than when it was planned."""
-        if self._version != self._holes.version:
+        if self._version != (self._holes.version, self._latency.version):
             self._lay()
 
     def _lay(self) -> None:
@@ -69,11 +76,25 @@ class Together:
             for t, k in tables.items()
         }
         tags = {self._names[i]: config.tags[self._names[i]] for i in asked}
-        reads, fields = layout(tags, places, config.max_registers, config.cost(), barriers)
+        cost = config.cost(self._latency.planned_s)
+        reads, fields = layout(tags, places, config.max_registers, cost, barriers)
         self.scan, self._words = Scan(config.unit, reads), Words(fields, self._code)
         self._lacking, self._asked = lacking, np.array(asked, np.intp)
         self._block = dict(zip(asked, (f.block for f in fields), strict=True))
-        self._version = self._holes.version
+        self._line_s = scan_seconds(config.cost(0.0), reads)
+        self._version = self._holes.version, self._latency.version
+
+    def measured(self) -> bool:
+        """Look how long the last scan took; True when plans are to be made anew."""
+        scan = self.scan
+        return self._latency.took(scan.took_s, self._line_s, len(scan))
+
+    def request_of(self, name: str) -> str:
+        """The request that reads a tag now, in words."""
+        i = self._names.index(name)
+        if i in self._lacking:
+            return f"none: the device refuses it ({self._lacking[i]})"
+        return str(self.scan.reads[self._block[i]])
 
     def _lacking_tags(self) -> dict[int, int]:
         """Columns that the device refuses -> exception code. A value without its scale factor is

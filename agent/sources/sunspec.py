@@ -109,6 +109,10 @@ class SunSpecSource:
             "last_error": self._endpoint.error,
         }
 
+    def origin(self, short: str) -> dict[str, Any]:
+        """Where a tag comes from; nothing before the device has told its models."""
+        return {} if self._device is None else self._device.origin(short)
+
     async def demand(self, tag: str) -> tuple[float, int, str]:
         """Read one tag now."""
         if self._device is None:

@@ -1,6 +1,7 @@
 """The check tells what a line can carry, before anybody drives 800 km."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -56,5 +57,41 @@ def test_a_line_that_cannot_keep_its_period_is_named(tmp_path: Path):
 
 
 def test_a_faster_line_keeps_it():
-    """The same meters at 115200 baud fit."""
-    assert not overloads(lines(loads(plant(115200, 30), "f", installed())))
+    """The same meters at 115200 baud fit, but not when one of them has just died; alone on its
+    line, a device makes nobody late.
+    """
+    assert lines(loads(plant(115200, 30), "f", installed()))[0].need_s < 1.0
+    text = plant(115200, 20)
+    (line,) = lines(loads(text, "f", installed()))
+    assert line.need_s < 1.0 < line.dead_s
+    (problem,) = overloads([line])
+    assert (problem.code, "one of its 20 units does not answer" in problem.what) == ("W301", True)
+    assert not overloads(lines(loads(text.replace("500ms", "100ms"), "f", installed())))
+    assert not overloads(lines(loads(plant(9600, 1).replace("500ms", "3s"), "f", installed())))
+
+
+def test_what_was_measured_is_counted_with(tmp_path: Path):
+    """The latency that the agent has kept of a device takes the place of the file's, and the
+    check says so; where no agent has run the file counts.
+    """
+    file = tmp_path / "plant.yaml"
+    file.write_text(plant(9600, 2) + f"data_dir: {tmp_path}\n", encoding="utf-8")
+
+    def says() -> str:
+        command = [sys.executable, "-m", "agent", "check", str(file)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+
+    before = says()
+    assert "that was measured" not in before
+    with sqlite3.connect(tmp_path / "journal.db") as conn:
+        conn.execute("CREATE TABLE state(ns TEXT, key TEXT, json TEXT)")
+        key = "m1@rtu:///dev/ttyUSB0#1"
+        conn.execute("INSERT INTO state VALUES ('latency', ?, '0.2')", (key,))
+    conn.close()
+    assert "that was measured" in says()
+    settings = loads(file.read_text(encoding="utf-8"), "f", installed())
+    (line,) = lines(settings)
+    (slower,) = lines(settings, {key: 0.1})
+    assert slower.need_s - line.need_s == pytest.approx(2.1 * 0.09)

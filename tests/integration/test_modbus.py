@@ -73,6 +73,7 @@ async def test_facts_and_counts(ctx):
             "unit": 1,
             "last_error": "",
             "requests": 2,
+            "latency_ms": None,
         }
         numbers = ctx.stats.snapshot()
         assert numbers["source/d.received_batches"] == len(rows)

@@ -115,7 +115,7 @@ def test_a_period_that_does_not_fit_is_planned_alone():
     assert config.company("same") == [None, "same"]
     assert config.company("odd") == ["odd"]
     assert config.company("slow") == [None, "odd", "same", "slow"]
-    request_s = scan_seconds(config.cost(), config._reads([None]))
+    request_s = scan_seconds(config.cost(), config._reads([None], config.cost()))
     fast, slow, odd, same = config.loads()
     assert (fast.need_s, odd.need_s) == (request_s, request_s)
     assert max(slow.need_s, same.need_s) < request_s / 100
