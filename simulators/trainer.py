@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from agent.codecs.rows import read_csv
 from agent.config.manifest import ManifestFile, PackSpec, read
 from agent.core.errors import AgentError, PermanentError
 from agent.core.recording import Recording
-from agent.registries.index import FILE
+from agent.registries.directory import publish, published
 from simulators.broker import Collector, Message
 from simulators.candidates import METHODS, Method, Trial, compare
 from simulators.tracking import Tracking
@@ -90,7 +89,7 @@ class Trainer:
         trials = await asyncio.to_thread(compare, usable, window, self.methods)
         best = trials[0]
         model = best.method.fit(usable, window).model
-        known = _index(self.registry, parent.name)["versions"].values()
+        known = published(self.registry, parent.name)["versions"].values()
         release = 1 + max((v["release"] for v in known), default=parent.release)
         facts = {k: getattr(parent, k) for k in PackSpec.model_fields} | {
             "version": f"{parent.version.split('+')[0]}+{release}",
@@ -114,7 +113,7 @@ class Trainer:
         text = packed.manifest.model_dump_json(by_alias=True, exclude_none=True, indent=1)
         signed = dsse.write(dsse.sign(Envelope(dsse.MANIFEST, text.encode()), self.seed))
         await asyncio.to_thread(self._track, packed.manifest, trials, provenance)
-        publish(self.registry, packed.manifest, model, signed, self.channel)
+        publish(self.registry, facts, model, signed, self.channel)
         return Published(parent.name, packed.manifest.version, release, best, trials)
 
     def _track(
@@ -174,36 +173,9 @@ def sampled(samples: Path, event: Mapping[str, Any], parent: ManifestFile) -> Re
 
 def packaged(registry: Path, name: str, version: str) -> ManifestFile:
     """The manifest of a version that was published here."""
-    entry = _index(registry, name)["versions"][version]
+    entry = published(registry, name)["versions"][version]
     path = registry / name / entry["manifest"]["file"]
     return read(dsse.read(path.read_bytes(), str(path), dsse.MANIFEST).payload, str(path))
-
-
-def _index(registry: Path, name: str) -> dict[str, Any]:
-    path = registry / name / FILE
-    if not path.is_file():
-        return {"schema": 1, "channels": {}, "versions": {}}
-    index: dict[str, Any] = json.loads(path.read_bytes())
-    return index
-
-
-def publish(
-    registry: Path, made: ManifestFile, model: bytes, manifest: bytes, channel: str
-) -> None:
-    """The files first, the index last and in one step."""
-    folder, stem = registry / made.name, f"{made.name}-{made.version}"
-    write(folder / f"{stem}.onnx", model)
-    write(folder / f"{stem}.manifest", manifest)
-    index = _index(registry, made.name)
-    index["versions"][made.version] = {
-        "release": made.release,
-        "file": f"{stem}.onnx",
-        "size": len(model),
-        "sha256": made.model.sha256,
-        "manifest": {"file": f"{stem}.manifest", "size": len(manifest)},
-    }
-    index["channels"][channel] = made.version
-    write(folder / FILE, json.dumps(index, indent=1).encode())
 
 
 async def listen(trainer: Trainer, broker: str) -> None:

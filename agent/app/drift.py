@@ -63,7 +63,7 @@ class DriftWatch:
         self.staleness = Staleness(self._terms, alarms.standing.values, store.state, stats)
         self.events = StaleEvents(store.state, partial(samples.remove, data_dir), clock, stats)
         scoring.on_results = self.staleness.fed
-        alarms.heard = self._heard
+        alarms.heard.append(self._heard)
         self._fits: tuple[Settings, dict[str, Fit]] | None = None
         self._hooks: dict[str, tuple[float, float]] = {}
         self.retry_s = RETRY_S

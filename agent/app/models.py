@@ -10,9 +10,11 @@ import numpy as np
 
 from agent.app import plan
 from agent.app.alarms import decided
+from agent.app.belief import Belief
 from agent.app.drift import DriftWatch
 from agent.app.fallback import Fallbacks
 from agent.app.judging import tally
+from agent.app.learning import Learning
 from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
@@ -20,13 +22,14 @@ from agent.core.batch import Batch
 from agent.core.errors import AgentError, TransientError
 from agent.core.history import History
 from agent.core.manifest import Manifest
-from agent.core.ports import Clock, LoadedModel, StateStore
-from agent.core.registry import Artifact, Judged, Offer, Registry
+from agent.core.ports import Clock, LoadedModel
+from agent.core.registry import Artifact, Registry
 from agent.core.stats import Part, Stats
 from agent.core.tally import Tally
 from agent.inference.host import WorkerHost
+from agent.registries.directory import DirectoryRegistry
 from agent.registries.download import download
-from agent.registries.trust import Trust
+from agent.registries.ownkey import OwnKey
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
 from agent.runtime.proof import prove
@@ -41,25 +44,6 @@ from agent.storage.historian import HistorianThread
 
 TEND_S: Final = 10.0
 """What waits and what serves is looked at so often."""
-
-
-class _Judge:
-    """Port `Judge` by what the configuration trusts now."""
-
-    def __init__(self, settings: Callable[[], Settings], state: StateStore, clock: Clock) -> None:
-        self._settings, self._state, self._clock = settings, state, clock
-
-    def _trust(self) -> Trust:
-        section = self._settings().trust
-        if section is None:
-            return Trust(None, "", self._state, self._clock)
-        return Trust(Path(section.keyring), section.root, self._state, self._clock)
-
-    async def judge(self, offer: Offer, data: bytes, *, unsigned: bool) -> Judged:
-        return await self._trust().judge(offer, data, unsigned=unsigned)
-
-    def now_ns(self) -> int:
-        return self._trust().now_ns()
 
 
 class Models:
@@ -111,7 +95,7 @@ class Models:
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
             ),
-            _Judge(settings, store.state, clock),
+            Belief(settings, store.state, clock, OwnKey(data_dir)),
             registries=self._registry,
             download=download,
             downloads=data_dir / "downloads",
@@ -121,6 +105,8 @@ class Models:
         self.fallbacks = Fallbacks(
             settings, pipeline.emit, self._history, store.state, clock, stats
         )
+        self.learning = Learning(settings, store, pipeline.alarms, self.rollout, data_dir, clock)
+        self._learned = DirectoryRegistry(plan.LEARNED, data_dir / plan.FOLDER)
         self._manifests: dict[str, Manifest | None] = {}
         self.drift = DriftWatch(
             settings,
@@ -140,6 +126,7 @@ class Models:
             await stack.enter_async_context(self.host)
             await stack.enter_async_context(self._candidates)
             stack.push_async_callback(self._end_jobs)
+            stack.push_async_callback(self.learning.end)
             await stack.enter_async_context(self.schedule)
             self._stack = stack.pop_all()
         return self
@@ -166,6 +153,8 @@ class Models:
                 self.fallbacks.stand_in(name)
             try:
                 await self.rollout.start(choice)
+                if section.learned:
+                    self.learning.resume(name)
                 if section.registry is not None:
                     self.schedule.every(
                         section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
@@ -217,6 +206,8 @@ class Models:
         return channel.history if channel is not None else None
 
     def _registry(self, name: str) -> Registry:
+        if name == plan.LEARNED:
+            return self._learned
         section: Any = self._settings().registries.get(name)
         if section is None:
             raise TransientError(

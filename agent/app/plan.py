@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from agent.app.daemon import Daemon
 
 
+LEARNED: Final = "(learned here)"
+"""In place of the name of a registry: the folder of what this gateway has learned itself."""
+
+FOLDER: Final = "learned"
+"""That folder, below the data folder; its only channel is called the same."""
+
 TRIAL_DEADLINE_S: Final = 10.0
 """At least so long a trial may run: it scores many windows, on a machine that has work to do."""
 
@@ -88,8 +94,8 @@ def choice(settings: Settings, name: str) -> ModelChoice:
     return ModelChoice(
         name=name,
         file=None if model.file is None else Path(model.file),
-        registry=model.registry or "",
-        channel=model.channel or "",
+        registry=LEARNED if model.learned else model.registry or "",
+        channel=FOLDER if model.learned else model.channel or "",
         fit=Fit(
             model.window.rows,
             len(inputs),

@@ -38,6 +38,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | RecordVerbs(daemon).table()
         | daemon.models.drift.table()
         | TrendVerbs(daemon).table()
+        | daemon.models.learning.table()
     )
 
 
@@ -77,7 +78,8 @@ class _Answers:
         ]
 
     async def models(self, _args: Args, _peer: Caller) -> Any:
-        return self._daemon.rollout.list()
+        learning = self._daemon.models.learning
+        return [{**e, **learning.facts(e["name"])} for e in self._daemon.rollout.list()]
 
     async def pull(self, args: Args, _peer: Caller) -> Any:
         return await self._daemon.rollout.pull(self._model(args))

@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from agent.cli import package
+from agent.cli import learn, package
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
@@ -30,6 +30,7 @@ def add(parser: ArgumentParser) -> None:
             action.add_argument("name", help="name of the model in the configuration")
         add_daemon(action)
         add_json(action)
+    learn.add(actions)
     package.add(actions)
 
 
@@ -37,6 +38,8 @@ def run(args: Namespace) -> int:
     """Ask the agent, print its answer."""
     if args.action in package.VERBS:
         return package.run(args)
+    if args.action == "learn":
+        return learn.run(args)
     path = find_socket(args)
     if args.action in {"list", "samples"}:
         answer: Any = ask(path, f"models.{args.action}")

@@ -9,9 +9,12 @@ import binascii
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.core.errors import PermanentError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MANIFEST: Final = "application/vnd.edge-agent.manifest.v1+json"
 KEYRING: Final = "application/vnd.edge-agent.keyring.v1+json"
@@ -135,13 +138,22 @@ def generate() -> tuple[bytes, bytes]:
     return key.private_bytes_raw(), key.public_key().public_bytes_raw()
 
 
+def public_of(seed: bytes) -> bytes:
+    """The public key of a private seed."""
+    return _private(seed).public_key().public_bytes_raw()
+
+
 def sign(envelope: Envelope, seed: bytes) -> Envelope:
     """The envelope with one more signature; an earlier one of the same key is replaced."""
+    key = _private(seed)
+    mine = key_id(key.public_key().public_bytes_raw())
+    others = tuple(s for s in envelope.signatures if s[0] != mine)
+    return replace(envelope, signatures=(*others, (mine, key.sign(envelope.signed))))
+
+
+def _private(seed: bytes) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PrivateKey,
     )
 
-    key = Ed25519PrivateKey.from_private_bytes(seed)
-    mine = key_id(key.public_key().public_bytes_raw())
-    others = tuple(s for s in envelope.signatures if s[0] != mine)
-    return replace(envelope, signatures=(*others, (mine, key.sign(envelope.signed))))
+    return Ed25519PrivateKey.from_private_bytes(seed)

@@ -141,6 +141,8 @@ class ModelSection(Section):
     """Path of the ONNX file; in place of `registry`."""
     registry: str | None = None
     """The registry that new versions are pulled from."""
+    learned: bool = False
+    """In place of `file` and `registry`: `edge-agent models learn` makes it on this gateway."""
     channel: str | None = None
     """Which channel of the registry is followed."""
     window: WindowSection
@@ -166,13 +168,13 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSection":
-        if (self.file is None) == (self.registry is None):
+        if [self.file is not None, self.registry is not None, self.learned].count(True) != 1:
             raise PydanticCustomError(
                 "model_origin",
-                "a model comes from a `file` or from a `registry`: write one",
+                "a model comes from a `file`, from a `registry`, or is `learned` here: write one",
                 {"fix": "`file: PATH.onnx`, or `registry: NAME` with `channel: stable`."},
             )
-        if self.file is not None and self.channel is not None:
+        if self.registry is None and self.channel is not None:
             raise PydanticCustomError("model_origin", "a `channel` belongs to a `registry`", {})
         if self.silent and self.decide is not None:
             raise PydanticCustomError(
@@ -200,7 +202,7 @@ class ModelSection(Section):
     @property
     def alarming(self) -> bool:
         """May its results be alarms: by the configuration, or by a manifest."""
-        said = self.decide is not None or self.registry is not None or self.fallback is not None
+        said = self.decide is not None or self.file is None or self.fallback is not None
         return said and not self.silent
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
@@ -43,6 +44,54 @@ class DirectoryConfig(RegistrySection):
         """The registry in this folder."""
         del ctx
         return DirectoryRegistry(name, Path(self.url.removeprefix(_PREFIX)))
+
+
+def publish(
+    root: Path, said: Mapping[str, Any], model: bytes, manifest: bytes, channel: str
+) -> None:
+    """Put a version on a channel: the files first, the index last and in one step.
+
+    Args:
+        root: The folder of the registry.
+        said: The manifest's name, version, release.
+        model: The ONNX file.
+        manifest: The signed one.
+        channel: It names this version from now on.
+    """
+    name, version = str(said["name"]), str(said["version"])
+    folder, stem = root / check_name(name), f"{name}-{version}"
+    _put(folder / f"{stem}.onnx", model)
+    _put(folder / f"{stem}.manifest", manifest)
+    index = published(root, name)
+    index["versions"][version] = {
+        "release": said["release"],
+        "file": f"{stem}.onnx",
+        "size": len(model),
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "manifest": {"file": f"{stem}.manifest", "size": len(manifest)},
+    }
+    index["channels"][channel] = version
+    _put(folder / FILE, json.dumps(index, indent=1).encode())
+
+
+def published(root: Path, name: str) -> dict[str, Any]:
+    """The index of a model in a folder of one's own; an empty one where nothing was published."""
+    path = root / check_name(name) / FILE
+    if not path.is_file():
+        return {"schema": 1, "channels": {}, "versions": {}}
+    index: dict[str, Any] = json.loads(path.read_bytes())
+    return index
+
+
+def _put(path: Path, data: bytes) -> None:
+    """On the disk, whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 class DirectoryRegistry:

@@ -37,11 +37,21 @@ class Trust:
     Args:
         ring: The signed keyring; None when this gateway has none.
         root: The public root key, as text.
+        own: The gateway's own public key: it alone is believed, the keyring is not asked; for
+            models that are learned here. None for all others.
         state: Counters that never go back, under ``release``.
     """
 
-    def __init__(self, ring: Path | None, root: str, state: StateStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        ring: Path | None,
+        root: str,
+        state: StateStore,
+        clock: Clock,
+        own: bytes | None = None,
+    ) -> None:
         self._ring, self._root, self._state, self._clock = ring, root, state, clock
+        self._own = own
 
     async def judge(self, offer: Offer, data: bytes, *, unsigned: bool) -> Judged:
         """The manifest *data* of *offer*, if it may be believed.
@@ -51,7 +61,9 @@ class Trust:
         where = f"model {offer.name} {offer.version}"
         envelope = dsse.read(data, where, dsse.MANIFEST)
         signer = ""
-        if self._ring is not None:
+        if self._own is not None:
+            signer = _ours(envelope, self._own, where)
+        elif self._ring is not None:
             try:
                 signer = await self._signer(envelope, offer.name, where)
             except PermanentError:
@@ -149,6 +161,18 @@ def _allowed(ring: KeyringFile, envelope: Envelope, name: str, now_ns: int, wher
         where=where,
         fix="Sign it with `edge-agent models sign`, or have the key added to the keyring.",
         code="E684",
+    )
+
+
+def _ours(envelope: Envelope, own: bytes, where: str) -> str:
+    """A model that is learned here is signed here, or it is none."""
+    if signed_by(envelope, own):
+        return dsse.key_id(own)
+    raise PermanentError(
+        "this gateway has not learned it",
+        where=where,
+        fix="Learn it anew with `edge-agent models learn`; models of others come by a registry.",
+        code="E697",
     )
 
 

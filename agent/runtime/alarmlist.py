@@ -33,7 +33,7 @@ class AlarmList:
     Attributes:
         standing: Every alarm that is not in its normal state, by name.
         known: What is configured, by name.
-        heard: Told of every event that leaves.
+        heard: Each is told of every event that leaves.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class AlarmList:
         self._unsaved: set[str] = set()
         self._doubtful: set[str] = set()
         self.changed: Callable[[], None] = lambda: None
-        self.heard: Callable[[AlarmEvent], None] = lambda _: None
+        self.heard: list[Callable[[AlarmEvent], None]] = []
 
     @property
     def active(self) -> dict[str, Standing]:
@@ -203,7 +203,8 @@ class AlarmList:
 
     def _depart(self, event: AlarmEvent) -> None:
         Departure(self._journal, self._send, event)
-        self.heard(event)
+        for listener in self.heard:
+            listener(event)
 
     def _event(self, one: Standing, by: str) -> AlarmEvent:
         """Where *one* is now, as told because of *by*."""

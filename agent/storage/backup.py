@@ -52,8 +52,10 @@ def pack(data_dir: Path, config: Path | None, target: Path) -> int:
 
 
 def _skipped(name: Path) -> bool:
-    """The live tables, what was set aside, sockets and half-written files."""
-    return name.name.startswith(FILE) or name.suffix in {".sock", ".part", ".tmp"}
+    """The live tables, what was set aside, sockets, half-written files, and the gateway's own key:
+    a box that takes its place learns with one of its own.
+    """
+    return name.name.startswith(FILE) or name.suffix in {".sock", ".part", ".tmp", ".key"}
 
 
 def _copy_tables(source: Path, target: Path) -> None:

@@ -21,14 +21,14 @@ from agent.config.manifest import PackSpec
 from agent.core.detector import train
 from agent.core.errors import PermanentError
 from agent.core.recording import Recording
-from agent.registries.directory import DirectoryRegistry
+from agent.registries.directory import DirectoryRegistry, publish
 from agent.registries.trust import Trust
 from simulators.broker import Broker
 from simulators.mlflow_server import MlflowServer
 from simulators.packages import Key, keyring, time
 from simulators.plant import SENSORS, Event, Plant, Timeline
 from simulators.tracking import Tracking
-from simulators.trainer import Trainer, listen, packaged, publish
+from simulators.trainer import Trainer, listen, packaged
 from tests.tools import ManualClock, until
 
 NAME = "pump-health"
@@ -65,7 +65,7 @@ async def first_version(registry, key, rows):
     packed = await pack(model, spec, recorded(rows), now)
     text = packed.manifest.model_dump_json(by_alias=True, exclude_none=True)
     signed = dsse.write(dsse.sign(Envelope(dsse.MANIFEST, text.encode()), key.seed))
-    publish(registry, packed.manifest, model, signed, "stable")
+    publish(registry, spec.model_dump(), model, signed, "stable")
 
 
 def stale_event(samples, rows, number=1):
