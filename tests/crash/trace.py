@@ -49,12 +49,18 @@ class Event:
 
 def record(folder: Path, seed: int, steps: int, mutant: str = "") -> list[Event]:
     """Run the writer in *folder* under strace; everything it did to its data, in order."""
-    data, said, out = folder / "data", folder / "said", folder / "trace"
+    data, said = folder / "data", folder / "said"
     data.mkdir(parents=True)
-    command = [sys.executable, "-m", "tests.crash.writer", data, said, str(seed), str(steps)]
+    more = [mutant] if mutant else []
+    return traced(data, said, "-m", "tests.crash.writer", data, said, str(seed), str(steps), *more)
+
+
+def traced(data: Path, said: Path, *words: str | Path) -> list[Event]:
+    """Run Python with these *words*; everything it did to the folder *data*, in order."""
+    out = data.with_name("trace")
     subprocess.run(
         ["strace", "-f", "-qq", "-y", "-xx", "-s", "100000000", "-o", out, "-e", f"trace={_CALLS}",
-         "-e", "signal=none", *command, *([mutant] if mutant else [])],
+         "-e", "signal=none", sys.executable, *words],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, check=True, timeout=120,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
