@@ -19,6 +19,7 @@ from agent.core.registry import Registry
 from agent.core.stats import Stats
 from agent.links.certificates import days_left
 from agent.runtime.clock import SystemClock
+from agent.storage.database import COUNTER, thread_wrote
 
 Verdict = Literal["ok", "warning", "bad"]
 
@@ -37,6 +38,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Clock, disk, secrets, certificates, serial ports: what can be seen on this machine."""
     yield _clock()
     yield from _disk(Path(settings.data_dir), settings.journal.min_free)
+    yield _wear()
     yield from _secrets(settings)
     yield from _certificates(settings)
     yield from _ports(settings)
@@ -69,6 +71,14 @@ def _disk(folder: Path, min_free: int) -> Iterator[Finding]:
         )
     else:
         yield Finding(subject, "ok", f"{usage.free / 1e6:.0f} MB free, writable")
+
+
+def _wear() -> Finding:
+    if thread_wrote() is not None:
+        return Finding("flash wear", "ok", "measured")
+    text = f"not measured, for there is no {COUNTER}: `wear_per_day` slows nothing down [W350]"
+    cure = "Use a kernel with CONFIG_TASK_IO_ACCOUNTING; `edge-agent check` estimates it meanwhile."
+    return Finding("flash wear", "warning", text, cure)
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:

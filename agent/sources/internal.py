@@ -39,7 +39,9 @@ class _Wear:
         self._bytes = self._seconds = self._before = 0.0
 
     def per_day(self, written: float, seconds: float) -> float:
-        """*written*: all bytes so far. *seconds*: since the last call."""
+        """*written*: all bytes so far; NaN: nobody knows. *seconds*: since the last call."""
+        if math.isnan(written):
+            return math.nan
         kept = math.exp(-seconds / _WEAR_S)
         self._bytes = self._bytes * kept + max(0.0, written - self._before)
         self._seconds = self._seconds * kept + seconds

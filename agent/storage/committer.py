@@ -16,7 +16,7 @@ import structlog
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Stored
 from agent.storage.acked import Notes
-from agent.storage.database import FILE, Database
+from agent.storage.database import COUNTER, FILE, Database
 from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
 from agent.storage.retention import MANY, DropFile, Op, Retention
@@ -131,15 +131,21 @@ class Committer:
         except (sqlite3.Error, OSError) as e:
             self.fail(e)
             return
-        if not self._once_open and small:
+        if not self._once_open:
+            self._advise(self.db, small=small)
+        self._broken = False
+        self.names = (found.lineage, found.epoch)
+        self._post(self._told.opened, found)
+
+    def _advise(self, db: Database, *, small: bool) -> None:
+        if small:
             log.warning(
                 "disk.small_blocks",
                 file=str(self._path),
                 fix="A full disk with blocks below 4 kB can kill the agent: format it with 4 kB.",
             )
-        self._broken = False
-        self.names = (found.lineage, found.epoch)
-        self._post(self._told.opened, found)
+        if db.written() is None:
+            log.warning("wear.not_measured", code="W350", counter=str(COUNTER))
 
     def started(self) -> None:
         """Names are given out from now on: they stay, whatever becomes of the disk."""
@@ -204,7 +210,8 @@ class Committer:
             self._notes.done()
         self._head.add(rows)
         took, written = time.monotonic() - started, db.written()
-        self.pace.wrote(written, self.limits)
+        if written is not None:
+            self.pace.wrote(written, self.limits)
         callbacks = [done for _, done in work.entries if done is not None]
         self._post(self._told.committed, Commit(owed, callbacks, took, written))
 

@@ -11,6 +11,9 @@ from agent.storage.files import FOLDER, BlockFiles, Extent
 from agent.storage.schema import migrate
 
 FILE: Final = "journal.db"
+COUNTER: Final = Path("/proc/thread-self/io")
+"""What a thread has written; some containers and hardened kernels do not have it."""
+
 _WAL_BYTES: Final = 4_000_000
 """Bytes in the write-ahead log at which it is moved into the file."""
 
@@ -26,7 +29,7 @@ class Database:
         self.conn = sqlite3.connect(path, timeout=1.0, isolation_level=None)
         self.ended = True
         """Did the last run end in order, as far as anybody knows."""
-        self._logged_from = self._written_from = _thread_wrote()
+        self._logged_from = self._written_from = thread_wrote()
         try:
             self._prepare()
             known = self.conn.execute("SELECT number, day, bytes FROM files")
@@ -40,7 +43,8 @@ class Database:
         conn = self.conn
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute("PRAGMA synchronous=FULL")
-        conn.execute("PRAGMA wal_autocheckpoint=0")
+        counted = self._logged_from is not None  # else SQLite must look after its log itself
+        conn.execute(f"PRAGMA wal_autocheckpoint={0 if counted else _WAL_BYTES // 4096}")
         conn.execute(f"PRAGMA journal_size_limit={2 * _WAL_BYTES}")
         conn.execute("PRAGMA secure_delete=OFF")
         conn.execute("PRAGMA temp_store=MEMORY")
@@ -86,7 +90,8 @@ class Database:
         self.conn.execute("BEGIN IMMEDIATE")
         yield self.conn
         self.conn.execute("COMMIT")
-        if _thread_wrote() - self._logged_from > _WAL_BYTES:
+        now, before = thread_wrote(), self._logged_from
+        if now is not None and before is not None and now - before > _WAL_BYTES:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -94,11 +99,15 @@ class Database:
         file that does not grow needs one flush less for each of them.
         """
         self.conn.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        self._logged_from = _thread_wrote()
+        self._logged_from = thread_wrote()
 
-    def written(self) -> int:
-        """Bytes that this thread has written since the last call, to whatever file."""
-        before, self._written_from = self._written_from, _thread_wrote()
+    def written(self) -> int | None:
+        """Bytes that this thread has written since the last call, to whatever file; None: nobody
+        knows.
+        """
+        before, self._written_from = self._written_from, thread_wrote()
+        if before is None or self._written_from is None:
+            return None
         return self._written_from - before
 
     def space(self) -> tuple[int, int]:
@@ -127,10 +136,10 @@ class Database:
         return current or (lineage, epoch)
 
 
-def _thread_wrote() -> int:
-    """Bytes that this thread has handed to the kernel; 0 where the kernel does not count."""
+def thread_wrote() -> int | None:
+    """Bytes that this thread has handed to the kernel; None where the kernel does not count."""
     try:
-        text = Path("/proc/thread-self/io").read_text(encoding="ascii")
+        text = COUNTER.read_text(encoding="ascii")
     except OSError:
-        return 0
+        return None
     return int(text.split("wchar: ")[1].split()[0])

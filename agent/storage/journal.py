@@ -1,5 +1,6 @@
 """The journal: every record goes in here, and comes out of here again when it was missed."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -198,7 +199,8 @@ class SqlJournal:
         for durable in commit.callbacks:
             self.writer.on_loop(durable)
         self._stats.add("journal.rows", rows)
-        self._stats.add("journal.written_bytes", commit.written)
+        written = math.nan if commit.written is None else commit.written
+        self._stats.add("journal.written_bytes", written)
         self._stats.observe("journal.commit_ms", commit.seconds * 1e3)
 
     def refused(self, error: str) -> None:

@@ -15,12 +15,16 @@ Entry = tuple[Stored, Callable[[], None] | None]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one commit made durable."""
+    """What one commit made durable.
+
+    Attributes:
+        written: Bytes, of this commit and of what was sealed before; None: nobody knows.
+    """
 
     owed: list[Owed]
     callbacks: list[Callable[[], None]]
     seconds: float
-    written: int
+    written: int | None
 
 
 @dataclass(frozen=True, slots=True)

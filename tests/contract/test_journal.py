@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -18,6 +19,7 @@ from agent.core.batch import Batch, Origin
 from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
+from agent.storage import database
 from agent.storage.db import open_store
 from tests.journals import limits
 from tests.tools import ManualClock, until
@@ -157,6 +159,29 @@ async def test_group_commit_and_numbers(tmp_path):
         (blocks,) = db.execute("SELECT count(*) FROM blocks").fetchone()
     db.close()
     assert blocks <= 3
+
+
+async def test_a_kernel_that_does_not_count_writes(tmp_path, monkeypatch):
+    """In some containers nobody says what a thread has written: that is no zero. The log of the
+    file is bounded all the same, and the rows are kept.
+    """
+    monkeypatch.setattr(database, "COUNTER", tmp_path / "none")
+    stats, log = Stats(), tmp_path / "journal.db-wal"
+    async with store(tmp_path, stats) as s:
+        for i in range(60):
+            s.journal.put(wide(i))
+            await s.journal.flush()
+            assert log.stat().st_size < 12_000_000
+        assert math.isnan(stats.values["journal.written_bytes"])
+        assert s.journal.durable
+        assert stats.values["journal.rows"] == 60 * 200
+
+
+def wide(i, n=200, k=200):
+    """Rows that cannot be compressed: 320 kB."""
+    v = np.random.default_rng(i).normal(size=(n, k))
+    tags = TagSet(tuple(Tag(f"w/t{j}") for j in range(k)))
+    return Batch("w", tags, T0 + np.arange(i * n, i * n + n), v, np.full((n, k), 192, np.uint8))
 
 
 async def test_old_rows_go_and_are_counted(tmp_path):

@@ -72,3 +72,4 @@ def test_wear_is_told_as_bytes_a_day_of_the_last_hour():
     assert quiet[59] < 0.6 * minute[-1]
     assert quiet[-1] < 0.01 * minute[-1]
     assert wear.per_day(0.0, 60.0) >= 0
+    assert np.isnan(wear.per_day(float("nan"), 60.0))
