@@ -52,11 +52,15 @@ def with_metadata(model: bytes, **facts: str) -> bytes:
     return data
 
 
-def tiny() -> bytes:
-    """Window (b, w, k) -> ``score`` (b,): the mean."""
+def tiny(gain: float = 1.0) -> bytes:
+    """Window (b, w, k) -> ``score`` (b,): the mean, *gain* times."""
     return _model(
-        [helper.make_node("ReduceMean", ["window"], ["score"], axes=[1, 2], keepdims=0)],
+        [
+            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Mul", ["mean", "gain"], ["score"]),
+        ],
         [_info("score", ["b"])],
+        [_float("gain", gain)],
     )
 
 

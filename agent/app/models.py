@@ -30,6 +30,7 @@ from agent.inference.host import WorkerHost
 from agent.registries.directory import DirectoryRegistry
 from agent.registries.download import download
 from agent.registries.ownkey import OwnKey
+from agent.runtime.intake import Intake
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
 from agent.runtime.proof import prove
@@ -67,7 +68,12 @@ class Models:
     ) -> None:
         self._settings, self._context = settings, context
         self._pipeline = pipeline
-        self.past = Past(settings, historian)
+        artifacts, judge = (
+            FileArtifacts(data_dir / "models"),
+            Belief(settings, store.state, clock, OwnKey(data_dir)),
+        )
+        downloads = data_dir / "downloads"
+        self.past = Past(settings, historian, Intake(artifacts, judge, download, downloads), clock)
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
@@ -85,7 +91,7 @@ class Models:
         self.scoring.tap = self.shadow.scoring.offer
         self.schedule = Schedule()
         self.rollout = Rollout(
-            FileArtifacts(data_dir / "models"),
+            artifacts,
             store.state,
             store.audit,
             Scene(
@@ -94,11 +100,12 @@ class Models:
                 switch=self._switch,
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
+                backtest=self.past.backtest,
             ),
-            Belief(settings, store.state, clock, OwnKey(data_dir)),
+            judge,
             registries=self._registry,
             download=download,
-            downloads=data_dir / "downloads",
+            downloads=downloads,
             clock=clock,
             stats=stats,
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.app.alarmverbs import AlarmVerbs
+from agent.app.backtestverbs import BacktestVerbs
 from agent.app.configverbs import ConfigVerbs
 from agent.app.handverbs import HandVerbs
 from agent.app.recordverbs import RecordVerbs
@@ -37,6 +38,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | AlarmVerbs(daemon).table()
         | RecordVerbs(daemon).table()
         | daemon.models.drift.table()
+        | BacktestVerbs(daemon).table()
         | TrendVerbs(daemon).table()
         | daemon.models.learning.table()
     )

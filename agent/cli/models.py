@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from agent.cli import learn, package
+from agent.cli import backtest, learn, package
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
@@ -31,6 +31,7 @@ def add(parser: ArgumentParser) -> None:
         add_daemon(action)
         add_json(action)
     learn.add(actions)
+    backtest.add(actions.add_parser("backtest", help=backtest.HELP, description=backtest.HELP))
     package.add(actions)
 
 
@@ -40,6 +41,8 @@ def run(args: Namespace) -> int:
         return package.run(args)
     if args.action == "learn":
         return learn.run(args)
+    if args.action == "backtest":
+        return backtest.run(args)
     path = find_socket(args)
     if args.action in {"list", "samples"}:
         answer: Any = ask(path, f"models.{args.action}")

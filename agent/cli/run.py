@@ -21,7 +21,7 @@ def run(args: Namespace) -> int:
     import asyncio  # noqa: PLC0415 - the other commands do without all of this
 
     from agent import logs  # noqa: PLC0415
-    from agent.app import serve  # noqa: PLC0415
+    from agent.app.daemon import serve  # noqa: PLC0415
     from agent.runtime.loop import loop_factory  # noqa: PLC0415
 
     logs.configure()

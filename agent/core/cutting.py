@@ -16,20 +16,6 @@ from agent.core.window import CountWindow, Cut, GridWindow, Window
 FOREVER: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Fed:
-    """What the windows of one machine are cut from.
-
-    Attributes:
-        parts: Stream and the names of its tags, in the order of the model's columns.
-        state: Stream and tag of the state outside which nothing is scored; None for no such.
-    """
-
-    parts: tuple[tuple[str, tuple[str, ...]], ...]
-    window: Window
-    state: tuple[str, str] | None = None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
     """Rows of one stream, one at least, that follow each other without a hole.
@@ -71,6 +57,17 @@ class Cuts:
     def x(self, some: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """Some of the windows, float32 (b, w, k): a fresh array."""
         found: NDArray[np.float32] = self.base[_places(self.first[some], self.step, self.rows)]
+        return found
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Which of them hold numbers only, bool (m,)."""
+        numbers: NDArray[np.bool_] = np.isfinite(self.base)
+        whole = np.flatnonzero(numbers.all(axis=1))
+        if len(whole) == len(numbers):
+            return np.ones(len(self), np.bool_)
+        hole = np.ones(len(numbers), np.int64)
+        hole[whole] = 0
+        found: NDArray[np.bool_] = hole[_places(self.first, self.step, self.rows)].sum(axis=1) == 0
         return found
 
     def cut(self, i: int) -> Cut:

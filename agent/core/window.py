@@ -43,6 +43,20 @@ class GridWindow:
 Window = CountWindow | GridWindow
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What the windows of one machine are cut from.
+
+    Attributes:
+        parts: Stream and the names of its tags, in the order of the model's columns.
+        state: Stream and tag of the state outside which nothing is scored; None for no such.
+    """
+
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+    window: Window
+    state: tuple[str, str] | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """One window, ready for a model.

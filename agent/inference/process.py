@@ -189,13 +189,13 @@ class WorkerProcess:
                 log.warning("worker.said", role=self._role, text=line[:_MAX_LINE])
 
 
-def spawn(memory_bytes: int, role: str) -> WorkerProcess:
-    """Start a worker; `OSError` when the machine refuses."""
+def spawn(memory_bytes: int, role: str, module: str = "agent.inference.worker") -> WorkerProcess:
+    """Start a worker, or what *module* makes of one; `OSError` when the machine refuses."""
     ours, theirs = socket.socketpair()
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
-                *(sys.executable, "-P", "-m", "agent.inference.worker"),
+                *(sys.executable, "-P", "-m", module),
                 *(str(theirs.fileno()), str(memory_bytes), str(0 if role == "active" else _NICE)),
             ],
             pass_fds=(theirs.fileno(),),

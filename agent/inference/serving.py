@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any, Final
 
@@ -50,8 +51,12 @@ class Model:
         """Inputs and outputs with their shapes, free dimensions as null."""
         return {
             "inputs": {name: shape for name, _, shape in self._inputs},
-            "outputs": {o.name: _shape(o.shape) for o in self._outputs},
+            "outputs": self.outputs(),
         }
+
+    def outputs(self) -> dict[str, list[int | None]]:
+        """Name -> shape, free dimensions as None."""
+        return {o.name: _shape(o.shape) for o in self._outputs}
 
     def run(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """x (b, w, k) -> each output as float32 (b, m); m is 1 for an output (b,).
@@ -110,9 +115,13 @@ def _shape(shape: Sequence[Any]) -> list[int | None]:
     return [d if isinstance(d, int) else None for d in shape]
 
 
-def serve(sock: socket.socket) -> None:
-    """Answer requests until the daemon is gone."""
-    models: dict[int, Model] = {}
+Answer = Callable[[int, int, memoryview, Sequence[int]], tuple[int, list[bytes | memoryview]]]
+"""Operation, slot, payload, shape -> the number of outputs, and the payload of the reply."""
+
+
+def serve(sock: socket.socket, answer: Answer | None = None) -> None:
+    """Answer requests, as a worker or by *answer*, until the daemon is gone."""
+    answer = answer or partial(reply, {})
     inbox = wire.Inbox(wire.REQUEST, wire.MAX_MODEL_BYTES)
     while True:
         frame = inbox.receive(sock)
@@ -120,7 +129,7 @@ def serve(sock: socket.socket) -> None:
             continue
         (_, operation, slot, *shape), payload = frame
         try:
-            outputs, parts = _answer(models, operation, slot, payload, shape)
+            outputs, parts = answer(operation, slot, payload, shape)
         except Exception as e:  # noqa: BLE001 - the worker's fault barrier: a model may raise anything
             ok, outputs = 0, 0
             parts = [(str(e) or type(e).__name__).encode(errors="replace")[:2000]]
@@ -132,10 +141,10 @@ def serve(sock: socket.socket) -> None:
             sock.sendall(rest)
 
 
-def _answer(
+def reply(
     models: dict[int, Model], operation: int, slot: int, payload: memoryview, shape: Sequence[int]
 ) -> tuple[int, list[bytes | memoryview]]:
-    """The number of outputs, and the payload of the reply in parts."""
+    """What a worker with *models* answers: the number of outputs, and the payload in parts."""
     if operation == wire.PREDICT:
         results = models[slot].run(np.frombuffer(payload, np.float32).reshape(shape))
         size = sum(r.nbytes for r in results)

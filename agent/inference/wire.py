@@ -18,6 +18,11 @@ REPLY: Final = struct.Struct("<QII")
 LOAD: Final = 1
 UNLOAD: Final = 2
 PREDICT: Final = 3
+OPEN: Final = 4
+NEXT: Final = 5
+SCORE: Final = 6
+REPORT: Final = 7
+"""From `OPEN` on: what only the process of a back-test answers, with JSON."""
 
 MAX_MODEL_BYTES: Final = 256_000_000
 MAX_REPLY_BYTES: Final = 64_000_000

@@ -102,7 +102,7 @@ class Intake:
                 fix="Check the disk of data_dir; `edge-agent models pull` brings it again.",
                 code="E648",
             )
-        return parse(dsse.read(data, where, dsse.MANIFEST).payload, where)
+        return read_manifest(data, where)
 
     async def describe(self, artifact: Artifact, believed: Believed) -> Artifact:
         """*artifact* with its manifest beside it on disk."""
@@ -131,7 +131,7 @@ class Intake:
         Its version is the first 12 digits of its SHA-256, its release 0. Call it while
         `keeping` nothing; keep its digest until it is written down.
         """
-        data = await asyncio.to_thread(_bounded, name, file)
+        data = await asyncio.to_thread(bounded, name, file)
         digest = await asyncio.to_thread(_sha256, data)
         artifact = Artifact(name, digest[:12], 0, digest, Path())
         async with self.keeping(digest):
@@ -178,8 +178,13 @@ class Intake:
         return self._downloads / f"model-{name}"
 
 
-def _bounded(name: str, file: Path) -> bytes:
-    """A regular file of a sane size; a pipe or a device would never end."""
+def read_manifest(envelope: bytes, where: str) -> Manifest:
+    """What an envelope says, whoever has signed it."""
+    return parse(dsse.read(envelope, where, dsse.MANIFEST).payload, where)
+
+
+def bounded(name: str, file: Path) -> bytes:
+    """The bytes of a regular file of a sane size; a pipe or a device would never end."""
     size = 0
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.batch import SHADOW, Batch, Origin
-from agent.core.cutting import Fed
 from agent.core.evidence import Evidence
 from agent.core.features import Preparation
 from agent.core.ports import DeadlineMissed, WorkerLost
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.core.tally import Tally
-from agent.core.window import Cut, Window
+from agent.core.window import Cut, Fed, Window
 
 
 @dataclass(frozen=True, slots=True)

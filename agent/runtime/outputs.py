@@ -1,7 +1,7 @@
 """The outputs of a model as columns of a stream: names that topics and payloads can carry."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Final
 
@@ -13,7 +13,7 @@ MAX_COLUMNS: Final = 1000
 MAX_NAME: Final = 64
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
-Shapes = Mapping[str, tuple[int | None, ...]]
+Shapes = Mapping[str, Sequence[int | None]]
 
 
 def columns(outputs: Shapes) -> list[str]:

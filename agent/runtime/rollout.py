@@ -13,7 +13,7 @@ from agent.core.ports import AuditTrail, Clock, StateStore
 from agent.core.registry import Artifact, ArtifactStore, Judge, Offer, Registry
 from agent.core.stats import Stats
 from agent.runtime.intake import Believed, Download, Intake
-from agent.runtime.life import MOVES, UNDER_WAY, Stage
+from agent.runtime.life import MOVES, UNDER_WAY, Release, Stage
 from agent.runtime.proof import meant
 from agent.runtime.releases import Releases
 from agent.runtime.scene import Scene
@@ -178,6 +178,10 @@ class Rollout:
     def list(self) -> list[Entry]:
         """One entry for each configured model, for people and for status."""
         return [self._entry(one) for _, one in sorted(self._models.items())]
+
+    def release(self, name: str) -> Release:
+        """Everything that is known of the versions of *name*."""
+        return self._releases.get(name)
 
     def trouble(self, name: str) -> str:
         """What keeps a version of *name* from serving that nobody decided; empty if nothing."""

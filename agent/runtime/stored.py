@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.cutting import Fed
+from agent.core.window import Fed
 from agent.runtime.lane import InstancePlan
 
 PER_INSTANCE: Final = 8

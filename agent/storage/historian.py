@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agent.codecs.block import BadBlock, decode
 from agent.codecs.sealed import unseal
+from agent.core.alarm import AlarmEvent
 from agent.core.cutting import FOREVER
 from agent.core.errors import AgentError
 from agent.core.quality import Quality
@@ -169,6 +170,11 @@ class Historian:
             if rows <= 0:
                 break
         return t_ns
+
+    def alarms(self) -> Iterator[AlarmEvent]:
+        """Every alarm event that is kept, in the order in which they were made."""
+        for (text,) in self._conn.execute("SELECT event FROM alarms ORDER BY epoch, seq"):
+            yield AlarmEvent(**json.loads(text))
 
     def places(self, stream: str, begin_ns: int, end_ns: int) -> list[Place]:
         """The blocks of *stream* that may hold rows of the span, in the order they were made."""

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.cutting import FOREVER, Cuts, Fed, windows
-from agent.core.window import CountWindow
+from agent.core.cutting import FOREVER, Cuts, windows
+from agent.core.window import CountWindow, Fed
 from agent.storage.historian import Historian
 from agent.storage.strips import strips
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from agent.core.batch import Batch
-from agent.core.cutting import Fed
 from agent.core.tag import Tag, TagSet
-from agent.core.window import CountWindow, GridWindow
+from agent.core.window import CountWindow, Fed, GridWindow
 from agent.storage.historian import Historian
 from agent.storage.windows import stored
 from tests.contract.test_journal import T0, rows, store
