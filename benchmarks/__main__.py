@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks import (
     alarms,
+    backtest,
     book,
     devices,
     drain,
@@ -106,6 +107,7 @@ BENCHES = (
         flash.flash,
     ),
     Bench(("history_column",), "one tag over 24 h out of 7 days x 50 tags", 25, store.history),
+    Bench(("backtest",), "a week at 1 Hz x 8 channels, two models", 45, backtest.history),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
 )

@@ -72,7 +72,7 @@ def history() -> Sequence[Figure]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as folder:
         path = Path(folder)
-        begin = asyncio.run(_week(path))
+        begin = asyncio.run(week(path))
         spent, trends = [], []
         for _ in range(15):
             started = time.process_time()
@@ -92,10 +92,10 @@ def history() -> Sequence[Figure]:
     return [Figure("history_column", round(median(spent), 2), "ms", "<= 15", seen)]
 
 
-async def _week(path: Path) -> int:
-    """Seven days of registers, all sealed; ns of the first row of the fourth day."""
-    tags = TagSet(tuple(Tag(f"p/t{i}") for i in range(TAGS)))
-    c = registers(7 * DAY_S)
+async def week(path: Path, count: int = TAGS) -> int:
+    """Seven days of *count* registers, all sealed; ns of the first row of the fourth day."""
+    tags = TagSet(tuple(Tag(f"p/t{i}") for i in range(count)))
+    c = registers(7 * DAY_S, count)
     async with open_store(path, JournalConfig(), SystemClock(), Stats(), "m") as s:
         for i in range(0, len(c.t), ROWS):
             r = _rows(c, i)

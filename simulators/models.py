@@ -69,6 +69,32 @@ def t2q_model(rows: NDArray[np.float64], window: int = 5) -> bytes:
     return detector(train(rows, window), window)
 
 
+def convolutional(rows: int = 60, tags: int = 8, seed: int = 0) -> bytes:
+    """A convolutional autoencoder that was not trained: ``score`` (b,), the mean error.
+
+    Costs what a real one costs; *rows* is a multiple of 4.
+    """
+    rng = np.random.default_rng(seed)
+    wide = [tags, 32, 16, 32, tags]
+    nodes = [helper.make_node("Transpose", ["window"], ["x0"], perm=[0, 2, 1])]
+    initializers = []
+    for i in range(4):
+        shape = (wide[i + 1], wide[i], 7) if i < 2 else (wide[i], wide[i + 1], 7)
+        initializers.append(_float(f"w{i}", rng.normal(0, 0.1, shape)))
+        more: dict[str, Any] = {} if i < 2 else {"output_padding": [1]}
+        kind = "Conv" if i < 2 else "ConvTranspose"
+        nodes += [
+            helper.make_node(kind, [f"x{i}", f"w{i}"], [f"y{i}"], strides=[2], pads=[3, 3], **more),
+            helper.make_node("Relu" if i < 3 else "Identity", [f"y{i}"], [f"x{i + 1}"]),
+        ]
+    nodes += [
+        helper.make_node("Sub", ["x0", "x4"], ["error"]),
+        helper.make_node("Abs", ["error"], ["size"]),
+        helper.make_node("ReduceMean", ["size"], ["score"], axes=[1, 2], keepdims=0),
+    ]
+    return _model(nodes, [_info("score", ["b"])], initializers, rows, tags)
+
+
 # What a registry may serve by mistake or malice (knowledge: hostile and broken files)
 
 
