@@ -30,6 +30,7 @@ from agent.runtime.staleness import Staleness
 from agent.runtime.trial import Fit
 from agent.storage import samples
 from agent.storage.db import Store
+from agent.storage.historian import HistorianThread
 
 log = structlog.get_logger()
 
@@ -53,13 +54,15 @@ class DriftWatch:
         manifests: Callable[[str], Manifest | None],
         scoring: Scoring,
         store: Store,
+        historian: HistorianThread,
         alarms: AlarmList,
         data_dir: Path,
         clock: Clock,
         stats: Stats,
     ) -> None:
         self._settings, self._manifests, self._scoring = settings, manifests, scoring
-        self._store, self._data_dir, self._clock, self._stats = store, data_dir, clock, stats
+        self._store, self._historian, self._data_dir = store, historian, data_dir
+        self._clock, self._stats = clock, stats
         self.staleness = Staleness(self._terms, alarms.standing.values, store.state, stats)
         self.events = StaleEvents(store.state, partial(samples.remove, data_dir), clock, stats)
         scoring.on_results = self.staleness.fed
@@ -205,7 +208,9 @@ class DriftWatch:
         )
         await self._store.journal.flush()
         try:
-            return await asyncio.to_thread(samples.write, self._data_dir, event, wanted)
+            return await self._historian.ask(
+                lambda historian: samples.write(historian, self._data_dir, event, wanted)
+            )
         except AgentError as e:
             log.error("drift.no_sample", instance=watch.instance, error=str(e))  # noqa: TRY400
             return None

@@ -120,6 +120,7 @@ class Models:
             lambda name: self._manifests.get(name),  # noqa: PLW0108 - the dictionary changes
             self.scoring,
             store,
+            historian,
             pipeline.alarms,
             data_dir,
             clock,

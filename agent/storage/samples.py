@@ -9,7 +9,6 @@ import csv
 import hashlib
 import io
 import os
-import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,16 +47,9 @@ class Wanted:
     form: Literal["csv", "parquet"] = "csv"
 
 
-def write(data_dir: Path, name: str, wanted: Wanted) -> dict[str, Any] | None:
-    """Write the sample *name*; what is to be known of it, None when there are no such rows.
-
-    Blocks: for a thread. Raises `AgentError`: there is no journal, or the disk refuses.
-    """
-    try:
-        with Historian(data_dir) as historian:
-            t, v = rows(historian, wanted)
-    except sqlite3.Error as e:
-        raise _refused(data_dir, str(e)) from e
+def write(historian: Historian, data_dir: Path, name: str, wanted: Wanted) -> dict[str, Any] | None:
+    """Write the sample *name*; what is to be known of it, None when there are no such rows."""
+    t, v = rows(historian, wanted)
     return keep(data_dir, name, wanted, t, v) if len(t) else None
 
 
@@ -168,13 +160,9 @@ def _put(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as e:
-        raise _refused(path, str(e.strerror)) from e
-
-
-def _refused(where: Path, why: str) -> TransientError:
-    return TransientError(
-        f"the drift sample cannot be made ({why})",
-        where=str(where),
-        fix="Check the disk of data_dir, and its room; the event goes without it.",
-        code="E679",
-    )
+        raise TransientError(
+            f"the drift sample cannot be written ({e.strerror})",
+            where=str(path),
+            fix="Free space on the disk of data_dir; the event goes without it.",
+            code="E679",
+        ) from e

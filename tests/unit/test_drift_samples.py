@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import sqlite3
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from agent.core.errors import ConfigError, TransientError
 from agent.core.quality import Quality
 from agent.links.webhook import signature
 from agent.storage import samples
-from agent.storage.database import FILE
 from agent.storage.historian import Piece
 from agent.storage.samples import Wanted
 
@@ -80,9 +78,7 @@ def test_the_file_says_which_rows_are_suspect(tmp_path, form):
     if form == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'edge-agentd[export]'")
     asked = wanted([(0, 8)], suspect_ns=6 * S, form=form)
-    facts = samples.keep(
-        tmp_path, "e1", asked, *samples.rows(Shelf(a=column(9), b=column(9)), asked)
-    )
+    facts = samples.write(Shelf(a=column(9), b=column(9)), tmp_path, "e1", asked)
     path = tmp_path / facts["file"]
 
     assert (facts["rows"], facts["suspect_rows"], facts["format"]) == (9, 3, form)
@@ -100,15 +96,13 @@ def test_the_file_says_which_rows_are_suspect(tmp_path, form):
     assert not path.exists()
 
 
-def test_what_cannot_be_made_has_a_code(tmp_path):
-    """Neither a journal that breaks nor a folder that cannot be is the end of the watch."""
-    with sqlite3.connect(tmp_path / FILE) as broken:
-        broken.execute("CREATE TABLE sealed (number INTEGER)")
-    with pytest.raises(TransientError, match="E679"):
-        samples.write(tmp_path, "e1", wanted([(0, 8)]))
+def test_what_cannot_be_written_has_a_code(tmp_path):
+    """A disk that refuses is not the end of the watch: the event goes without its sample."""
     (tmp_path / samples.FOLDER).write_text("in the way")
+    shelf = Shelf(a=column(9), b=column(9))
     with pytest.raises(TransientError, match="E679"):
-        samples.keep(tmp_path, "e1", wanted([(0, 8)]), column(9)[0], np.zeros((9, 2)))
+        samples.write(shelf, tmp_path, "e1", wanted([(0, 8)]))
+    assert samples.write(shelf, tmp_path, "e1", wanted([(20, 28)])) is None
 
 
 def test_a_webhook_is_signed_as_its_standard_says():
