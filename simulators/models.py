@@ -64,6 +64,19 @@ def tiny(gain: float = 1.0) -> bytes:
     )
 
 
+def scaled(gain: float, offset: float = 0.0) -> bytes:
+    """``score`` (b,): *gain* times the mean of the window, plus *offset*."""
+    return _model(
+        [
+            helper.make_node("ReduceMean", ["window"], ["mean"], axes=[1, 2], keepdims=0),
+            helper.make_node("Mul", ["mean", "gain"], ["times"]),
+            helper.make_node("Add", ["times", "offset"], ["score"]),
+        ],
+        [_info("score", ["b"])],
+        [_float("gain", gain), _float("offset", offset)],
+    )
+
+
 def t2q_model(rows: NDArray[np.float64], window: int = 5) -> bytes:
     """The detector that a gateway would learn from healthy *rows* (n, k)."""
     return detector(train(rows, window), window)

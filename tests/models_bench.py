@@ -77,14 +77,14 @@ class Bench:
         taken: bool = await self.rollout.poll(self.choices[name])
         return taken
 
-    def feed(self, rows: int = 1, device: str = "pump1") -> None:
+    def feed(self, rows: int = 1, device: str = "pump1", quality: Quality = Quality.GOOD) -> None:
         """Rows from the device, one second apart, through the whole pipeline."""
         tags = plan.streams(self.daemon.loaded.settings)[device]
         for _ in range(rows):
             self.fed += 1
             t = np.array([self._t_ns + self.fed * 10**9], np.int64)
             v = np.full((1, len(tags)), float(self.fed))
-            q = np.full(v.shape, Quality.GOOD, np.uint8)
+            q = np.full(v.shape, quality, np.uint8)
             self.daemon.pipeline.emit(Batch(device, tags, t, v, q))
 
     def results(self, instance: str = "pump1") -> list[tuple[int, float, str]]:

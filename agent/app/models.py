@@ -101,6 +101,8 @@ class Models:
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
                 backtest=self.past.backtest,
+                shadow=self.shadow,
+                evidence=self.scoring.evidence,
             ),
             judge,
             registries=self._registry,

@@ -7,11 +7,11 @@ from agent.app.alarmverbs import AlarmVerbs
 from agent.app.backtestverbs import BacktestVerbs
 from agent.app.configverbs import ConfigVerbs
 from agent.app.handverbs import HandVerbs
+from agent.app.modelverbs import ModelVerbs
 from agent.app.recordverbs import RecordVerbs
 from agent.app.status import holds_h, status
 from agent.app.tagverbs import TagVerbs
 from agent.app.trendverbs import TrendVerbs
-from agent.core.errors import PermanentError
 from agent.core.requests import Caller, Verb
 from agent.runtime.commands import Commands
 
@@ -28,11 +28,9 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         {
             "status": Verb(answers.status, admin=False),
             "outbox": Verb(answers.outbox, admin=False),
-            "models.list": Verb(answers.models, admin=False),
-            "models.pull": Verb(answers.pull, admin=True, remote=True),
-            "models.rollback": Verb(answers.rollback, admin=True, remote=True),
         }
         | ConfigVerbs(daemon).table()
+        | ModelVerbs(daemon).table()
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()
@@ -78,23 +76,3 @@ class _Answers:
             }
             for name, uplink in self._daemon.uplinks.items()
         ]
-
-    async def models(self, _args: Args, _peer: Caller) -> Any:
-        learning = self._daemon.models.learning
-        return [{**e, **learning.facts(e["name"])} for e in self._daemon.rollout.list()]
-
-    async def pull(self, args: Args, _peer: Caller) -> Any:
-        return await self._daemon.rollout.pull(self._model(args))
-
-    async def rollback(self, args: Args, _peer: Caller) -> Any:
-        return await self._daemon.rollout.rollback(self._model(args))
-
-    def _model(self, args: Args) -> str:
-        name, known = str(args.get("name", "")), self._daemon.loaded.settings.models
-        if name not in known:
-            raise PermanentError(
-                f"there is no model `{name}`",
-                fix=f"Configured models: {', '.join(known) or 'none'}.",
-                code="E640",
-            )
-        return name

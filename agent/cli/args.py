@@ -34,6 +34,8 @@ _EXITS: Final = {
     "E511": USAGE,
     "E512": USAGE,
     "E647": DEGRADED,
+    "E655": DEGRADED,
+    "E657": DEGRADED,
     "E649": TRY_AGAIN,
     "E664": USAGE,
     "E674": DEGRADED,

@@ -9,25 +9,44 @@ from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
 
-HELP = "list models, pull a new version, go back; make, sign and check packages"
+HELP = "list models, pull, promote, go back, pin, hold, block; make, sign and check packages"
 _WITHIN_S = 600.0
+
+_ACTIONS = {
+    "list": "models, their versions and states",
+    "history": "every move of the versions of a model, and who wanted it",
+    "pull": "fetch and try what the registry has on the channel now; activate it, or begin its way",
+    "promote": "what waits in shadow or on probation goes on at once",
+    "rollback": "go back to the version that served before; block the one that serves",
+    "pin": "serve one version and no other",
+    "hold": "nothing new comes, nothing that waits goes on",
+    "block": "do not take a version any more",
+    "samples": "which models are stale, since when and why, and the samples that wait",
+    "ack": "an event of a stale model was taken up: its sample may go",
+}
+_ASKED = ("name", "version", "to", "off", "why", "event")
+_DECIDED = ("promote", "rollback", "pin", "hold", "block")
 
 
 def add(parser: ArgumentParser) -> None:
     """Arguments of the command."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, text in (
-        ("list", "models, their versions and states"),
-        ("pull", "fetch, try and activate what the registry has on the channel now"),
-        ("rollback", "go back to the version that served before"),
-        ("samples", "which models are stale, since when and why, and the samples that wait"),
-        ("ack", "an event of a stale model was taken up: its sample may go"),
-    ):
+    for name, text in _ACTIONS.items():
         action = actions.add_parser(name, help=text, description=text)
         if name == "ack":
             action.add_argument("event", help="its id, as `models samples` shows it")
-        elif name in {"pull", "rollback"}:
+        elif name not in {"list", "samples"}:
             action.add_argument("name", help="name of the model in the configuration")
+        if name == "pin":
+            action.add_argument("version", nargs="?", default="", help="what serves, without it")
+        if name == "block":
+            action.add_argument("version", help="or the first digits of its digest")
+        if name == "rollback":
+            action.add_argument("--to", default="", metavar="VERSION", help="not the one before")
+        if name in ("pin", "hold", "block"):
+            action.add_argument("--off", action="store_true", help="the opposite")
+        if name in _DECIDED:
+            action.add_argument("--why", default="", help="for the audit trail")
         add_daemon(action)
         add_json(action)
     learn.add(actions)
@@ -44,12 +63,8 @@ def run(args: Namespace) -> int:
     if args.action == "backtest":
         return backtest.run(args)
     path = find_socket(args)
-    if args.action in {"list", "samples"}:
-        answer: Any = ask(path, f"models.{args.action}")
-    elif args.action == "ack":
-        answer = ask(path, "models.ack", event=args.event)
-    else:
-        answer = ask(path, f"models.{args.action}", _WITHIN_S, name=args.name)
+    asked = {k: v for k in _ASKED if (v := getattr(args, k, None))}
+    answer: Any = ask(path, f"models.{args.action}", _WITHIN_S, **asked)
     if args.json:
         print(json.dumps(answer, indent=2, default=str))
     else:
@@ -91,7 +106,7 @@ def _stale(answer: Any) -> str:
 
 def _text(answer: Any) -> str:
     if isinstance(answer, list):
-        return records(answer, "no model is configured")
+        return records(answer, "nothing yet")
     if isinstance(answer, dict):
         if answer and all(isinstance(v, dict) for v in answer.values()):
             return records([{"model": k} | v for k, v in answer.items()], "no model")

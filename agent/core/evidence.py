@@ -114,7 +114,7 @@ class Evidence:
         return replace(self._counted(earlier, -1), first_ns=earlier.last_ns or self.first_ns)
 
     def _counted(self, other: "Evidence", sign: int) -> "Evidence":
-        counts = {n: getattr(self, n) + sign * getattr(other, n) for n in _COUNTS}
+        counts = {n: getattr(self, n) + sign * getattr(other, n) for n in COUNTS}
         return replace(self, **counts, scores=self.scores.plus(other.scores, sign))
 
     def as_json(self) -> dict[str, Any]:
@@ -124,7 +124,8 @@ class Evidence:
         return own | {"score": scores}
 
 
-_COUNTS: Final = ("windows", "non_finite", "flagged", "misses", "crashes", "bad_inputs")
+COUNTS: Final = ("windows", "non_finite", "flagged", "misses", "crashes", "bad_inputs")
+"""Of `Evidence`, what adds up."""
 
 
 def _known(value: float) -> float | None:

@@ -7,8 +7,9 @@ input was Bad count neither for a version nor against it: they are not in the co
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import isfinite
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from agent.core.evidence import Evidence
 from agent.core.report import Report
 
 FEW: Final = 200
@@ -67,50 +68,6 @@ def stricter(device: Gates, wanted: Mapping[str, float]) -> Gates:
     return replace(device, **found)
 
 
-class Evidence(Protocol):
-    """What was counted of a version on live windows (`agent.core.evidence`)."""
-
-    @property
-    def windows(self) -> int:
-        """Windows that it scored."""
-        ...
-
-    @property
-    def non_finite(self) -> int:
-        """Of these, how many without a number."""
-        ...
-
-    @property
-    def misses(self) -> int:
-        """Calls that missed their deadline."""
-        ...
-
-    @property
-    def crashes(self) -> int:
-        """Times that it took its worker down."""
-        ...
-
-    @property
-    def flagged(self) -> int:
-        """Windows that its decision flags."""
-        ...
-
-    @property
-    def constant(self) -> int:
-        """Length of the present run of equal scores."""
-        ...
-
-    @property
-    def score_drift(self) -> float:
-        """Distance of its scores from the reference, in units of its limit; NaN: not known."""
-        ...
-
-    @property
-    def bad_inputs(self) -> int:
-        """Windows that nobody scored because their input was Bad."""
-        ...
-
-
 def backtest(report: Report, gates: Gates) -> str | None:
     """Why the back-test speaks against the candidate."""
     mine, theirs = report.candidate, report.champion
@@ -133,10 +90,9 @@ def waits(elapsed_s: float, windows: int, gates: Gates) -> str | None:
 
 
 def shadow(candidate: Evidence, champion: Evidence | None, gates: Gates) -> str | None:
-    """Why its shadow speaks against the candidate; asked at the end, and for crashes always."""
-    found = _failures(candidate, gates.misses)
-    if found or candidate.windows < min(FEW, gates.shadow_windows):
-        return found
+    """Why its shadow, now that it has lasted long enough, speaks against the candidate."""
+    if candidate.windows < min(FEW, gates.shadow_windows):
+        return None
     base, windows = (None, 0) if champion is None else (champion.flagged, champion.windows)
     flags = _flags(candidate.flagged, candidate.windows, base, windows, gates)
     return (
@@ -146,26 +102,35 @@ def shadow(candidate: Evidence, champion: Evidence | None, gates: Gates) -> str 
     )
 
 
+def failures(seen: Evidence, misses: float) -> str | None:
+    """What no plant excuses, at any time."""
+    if seen.crashes:
+        return f"it took its worker down {seen.crashes} times"
+    return _answers(seen, misses)
+
+
 def trigger(serving: Evidence, before: Evidence | None, gates: Gates) -> str | None:
-    """Why what serves must go. *before*: the version before, on the same windows.
+    """Why what is on probation must go. *before*: the version before, on the same windows.
 
     What both of them say is no fault of either: the plant has changed, or is in trouble.
     """
-    found = _failures(serving, gates.rollback_misses)
+    found = worn(serving, gates, before)
     if found or serving.windows < FEW:
         return found
     if before is not None and before.windows >= FEW:
-        share = serving.flagged / serving.windows
-        base = before.flagged / before.windows
+        share, base = serving.flagged / serving.windows, before.flagged / before.windows
         if share > max(gates.rollback_ratio * base, gates.alarm_share):
             return f"it flags {_percent(share)} of its windows, the version before {_percent(base)}"
-    return _constant(serving, before, gates) or _drift_beside(serving, before, gates.rollback_drift)
+    return _drift_beside(serving, before, gates.rollback_drift)
 
 
-def _failures(seen: Evidence, misses: float) -> str | None:
-    """What no input excuses."""
-    if seen.crashes:
-        return f"it took its worker down {seen.crashes} times"
+def worn(serving: Evidence, gates: Gates, before: Evidence | None = None) -> str | None:
+    """Why what serves must go even after its probation."""
+    return _answers(serving, gates.rollback_misses) or _constant(serving, before, gates)
+
+
+def _answers(seen: Evidence, misses: float) -> str | None:
+    """One that has no answer, or comes too late with it."""
     if seen.non_finite:
         return f"{seen.non_finite} of {seen.windows} windows have no score"
     if seen.windows >= FEW and seen.misses / seen.windows > misses:

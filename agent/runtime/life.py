@@ -6,58 +6,16 @@ active one where it was, so that going back needs nothing but the end of the pro
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final
 
 from agent.core.registry import Artifact
+from agent.runtime.stages import HERE, MOVES, OUT, SERVING, UNDER_WAY, Stage
 
 MAX_VERSIONS: Final = 50
 """Versions remembered per model; the oldest of which no file is kept is forgotten first."""
 
-
-class Stage(StrEnum):
-    """Where a version is. The first eight follow one another; the last three end its way.
-
-    ``shadow``: it scores what the plant measures now, and nobody acts on it. ``probation``: it
-    serves, and is watched. ``rolled_back`` and ``blocked`` come back by an operator only,
-    ``rejected`` also when the configuration has changed.
-    """
-
-    DISCOVERED = "discovered"
-    DOWNLOADING = "downloading"
-    VERIFIED = "verified"
-    TESTED = "tested"
-    BACKTESTED = "backtested"
-    SHADOW = "shadow"
-    PROBATION = "probation"
-    ACTIVE = "active"
-    RETIRED = "retired"
-    REJECTED = "rejected"
-    ROLLED_BACK = "rolled_back"
-    BLOCKED = "blocked"
-
-
-PATH: Final = tuple(Stage)[:8]
-UNDER_WAY: Final = frozenset(PATH[:6])
-SERVING: Final = frozenset(PATH[6:])
-_HERE: Final = frozenset({*PATH[2:6], Stage.RETIRED})
-"""Stages in which the file is on the disk and nothing is held against it."""
-OUT: Final = frozenset({Stage.ROLLED_BACK, Stage.BLOCKED})
-"""No version of these comes back by itself."""
-
-_ENDS: Final = frozenset({Stage.RETIRED, Stage.REJECTED, Stage.BLOCKED})
-
-MOVES: Final[Mapping[Stage | None, frozenset[Stage]]] = {
-    None: frozenset({Stage.DISCOVERED}),
-    **{s: frozenset(PATH[i + 1 :]) | _ENDS for i, s in enumerate(PATH[:6])},
-    Stage.PROBATION: frozenset({Stage.ACTIVE, Stage.RETIRED}) | OUT,
-    Stage.ACTIVE: frozenset({Stage.RETIRED}) | OUT,
-    Stage.RETIRED: frozenset({Stage.DISCOVERED, Stage.ACTIVE, Stage.BLOCKED}),
-    Stage.REJECTED: frozenset({Stage.DISCOVERED, Stage.BLOCKED}),
-    Stage.ROLLED_BACK: frozenset({Stage.DISCOVERED, Stage.ACTIVE, Stage.BLOCKED}),
-    Stage.BLOCKED: frozenset({Stage.DISCOVERED, Stage.ACTIVE, Stage.RETIRED}),
-}
-"""From -> to. Steps may be left out on the way forward, never be gone back."""
+SHORTEST: Final = 6
+"""Digits of a digest that may stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +80,13 @@ class Release:
         """The version of that digest."""
         return next((v for v in self.versions if v.digest == digest), None)
 
+    def named(self, word: str) -> Version | None:
+        """The newest version that is called so, or whose digest begins so."""
+        found = [v for v in self.versions if v.artifact.version == word]
+        if len(word) >= SHORTEST:
+            found = found or [v for v in self.versions if v.digest.startswith(word)]
+        return found[-1] if found else None
+
     def _at(self, stage: Stage) -> Version | None:
         return next((v for v in self.versions if v.stage is stage), None)
 
@@ -147,7 +112,7 @@ class Release:
         """
         if self._at(Stage.PROBATION) is not None:
             return self._at(Stage.ACTIVE)
-        found = [v for v in self.versions if v.stage in _HERE and v.served_ns and v.kept]
+        found = [v for v in self.versions if v.stage in HERE and v.served_ns and v.kept]
         return max(found, key=lambda v: v.served_ns, default=None)
 
     @property
@@ -216,31 +181,32 @@ class Release:
 
     def taken(self, digest: str, stage: Stage, now_ns: int, why: str = "") -> "Changed":
         """A version serves: on probation beside the active one, or in its place."""
-        changed = Changed(self)
-        for version in self.versions:
-            ends = version.stage is Stage.PROBATION or version.stage is stage
-            if ends and version.digest != digest:
-                changed = changed.then(version.digest, Stage.RETIRED, now_ns, "another serves")
-        changed = changed.then(digest, stage, now_ns, why)
+        changed = Changed(self).replaced(digest, now_ns, why, stage)
         artifact = changed.moves[-1].version.artifact
         signed = artifact.release if artifact.signer else 0
         release = replace(changed.release, out="", highest=max(self.highest, signed))
         return Changed(release, changed.moves)
 
     def returned(
-        self, now_ns: int, why: str, *, stage: Stage = Stage.ROLLED_BACK, failed: bool = True
+        self,
+        now_ns: int,
+        why: str,
+        *,
+        stage: Stage = Stage.ROLLED_BACK,
+        failed: bool = True,
+        to: str = "",
     ) -> "Changed":
-        """What serves goes, and what it leads back to serves; nothing does if there is none.
+        """What serves goes, and what it leads back to (or *to*) serves; nothing if there is none.
 
         What goes as `RETIRED` has no file any more.
         """
-        gone, back = self.serving, self.previous
+        gone, back = self.serving, self.find(to) if to else self.previous
         if gone is None:
             return Changed(self)
         kept = stage is not Stage.RETIRED
         changed = Changed(self).then(gone.digest, stage, now_ns, why, kept=kept)
         if back is not None and back.stage is not Stage.ACTIVE:
-            changed = changed.then(back.digest, Stage.ACTIVE, now_ns, "serves again")
+            changed = changed.replaced(back.digest, now_ns, "serves again")
         out = gone.artifact.version if failed else ""
         return Changed(replace(changed.release, out=out), changed.moves)
 
@@ -271,3 +237,14 @@ class Changed:
         """One more move."""
         more = self.release.moved(digest, stage, now_ns, why, **facts)
         return Changed(more.release, (*self.moves, *more.moves))
+
+    def replaced(
+        self, digest: str, now_ns: int, why: str, stage: Stage = Stage.ACTIVE
+    ) -> "Changed":
+        """A version serves as *stage*, and what has no place beside it any more is retired."""
+        changed = self
+        for version in self.release.versions:
+            ends = version.stage is Stage.PROBATION or version.stage is stage
+            if ends and version.digest != digest:
+                changed = changed.then(version.digest, Stage.RETIRED, now_ns, "another serves")
+        return changed.then(digest, stage, now_ns, why)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.registry import Artifact
-from agent.runtime.life import SERVING, UNDER_WAY, Release, Stage, Version
+from agent.runtime.life import Release, Version
+from agent.runtime.stages import SERVING, UNDER_WAY, Stage
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 

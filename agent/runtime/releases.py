@@ -9,8 +9,9 @@ import structlog
 
 from agent.core.ports import AuditTrail, Clock, StateStore
 from agent.core.registry import ArtifactStore
-from agent.runtime.life import Changed, Move, Release, Stage, Version
+from agent.runtime.life import Changed, Move, Release, Version
 from agent.runtime.release_records import read, write
+from agent.runtime.stages import Stage
 
 __all__ = ["NAMESPACE", "Release", "Releases", "Stage", "Version"]
 
@@ -77,6 +78,12 @@ class Releases:
                          now=str(move.version.stage), why=move.version.reason)  # fmt: skip
             await self._audit.change(rows, actor, NAMESPACE, name, write(changed.release))
         return changed.release
+
+    async def decide(self, name: str, kind: str, actor: str, why: str, **changes: Any) -> None:
+        """Change facts of a model by somebody's wish: with one row of the trail, as a move."""
+        release = replace(self.get(name), **changes)
+        row = (kind, {"model": name, "why": why} | changes)
+        await self._audit.change([row], actor, NAMESPACE, name, write(release))
 
     def digests(self) -> set[str]:
         """Every version of every model whose file must stay."""

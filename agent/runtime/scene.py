@@ -3,25 +3,17 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.evidence import Evidence
 from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost
 from agent.core.registry import Artifact
 from agent.core.report import Report
-from agent.runtime import gates
 from agent.runtime.versions import ModelChoice
-
-
-class Evidence(gates.Evidence, Protocol):
-    """Counters that can be kept."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON, for the record."""
-        ...
 
 
 class Shadows(Protocol):
@@ -39,6 +31,10 @@ class Shadows(Protocol):
 
     def evidence(self, digest: str) -> Evidence | None:
         """What was counted since it began; None when it is not in shadow."""
+        ...
+
+    def candidate(self, model: str) -> str:
+        """Digest of the version of *model* in shadow; empty when there is none."""
         ...
 
 

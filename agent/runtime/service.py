@@ -9,9 +9,10 @@ from agent.core.ports import LoadedModel
 from agent.core.registry import Artifact
 from agent.core.stats import Stats
 from agent.runtime.intake import Intake
-from agent.runtime.life import Release, Stage, Version
+from agent.runtime.life import Release, Version
 from agent.runtime.releases import Releases
 from agent.runtime.scene import Scene
+from agent.runtime.stages import Stage
 from agent.runtime.trial import check_fit
 from agent.runtime.verdicts import Verdicts
 from agent.runtime.versions import ModelChoice, Watched
@@ -50,12 +51,11 @@ class Service:
         *stage* is `PROBATION` or `ACTIVE`; *before* the digest of what served when this was
         decided.
         """
-        version = self._releases.get(one.name).find(digest)
-        if version is None:
-            raise overtaken(one.name)
+        version = self._candidate(one, digest)
         data = await self._intake.verified(version.artifact)
         async with one.change:
             decided = one.choice != choice or _digest(self._releases.get(one.name)) != before
+            version = self._candidate(one, digest)
             if one.gone or decided or await self.serve(one, version.artifact, data) is None:
                 raise overtaken(one.name)
             now = self._releases.get(one.name)
@@ -63,6 +63,12 @@ class Service:
                 one.name, now.taken(digest, stage, self._releases.now_ns(), why), actor
             )
         await self.collect(one)
+
+    def _candidate(self, one: Watched, digest: str) -> Version:
+        version = self._releases.get(one.name).candidate
+        if version is None or version.digest != digest:
+            raise overtaken(one.name)
+        return version
 
     async def serve(
         self, one: Watched, artifact: Artifact, data: bytes | None = None
@@ -143,26 +149,53 @@ class Service:
 
     # Back
 
-    async def roll_back(self, one: Watched, actor: str, why: str) -> None:
-        """The version before serves again, by an operator's wish."""
+    async def roll_back(
+        self,
+        one: Watched,
+        actor: str,
+        why: str,
+        *,
+        to: Version | None = None,
+        stage: Stage = Stage.ROLLED_BACK,
+    ) -> None:
+        """The version before (or *to*) serves again, by an operator's wish; without any one a
+        version that is to be blocked leaves nothing in service.
+        """
         async with one.change:
-            back = self._releases.get(one.name).previous
-            if back is None:
+            back = to or self._releases.get(one.name).previous
+            if back is None and stage is Stage.BLOCKED:
+                self.leave_out(one)
+            elif back is None:
                 raise PermanentError(
                     "there is no version to go back to",
                     where=f"model {one.name}",
                     fix="Publish the wanted version, then `edge-agent models pull` it.",
                     code="E647",
                 )
-            self._scene.pardon(back.digest)
-            if await self.serve(one, back.artifact) is None:
-                raise overtaken(one.name)
+            else:
+                await self._back(one, back)
             changed = self._releases.get(one.name).returned(
-                self._releases.now_ns(), why or "rolled back", failed=False
-            )
+                self._releases.now_ns(), why, stage=stage, failed=False,
+                to="" if back is None else back.digest,
+            )  # fmt: skip
             await self._releases.move(one.name, changed, actor)
-            one.token = None
         await self.collect(one)
+
+    async def put_back(self, one: Watched, version: Version, actor: str, why: str) -> None:
+        """*version* serves again, and nothing is held against what served until now."""
+        async with one.change:
+            await self._back(one, version)
+            now_ns = self._releases.now_ns()
+            changed = self._releases.get(one.name).taken(version.digest, Stage.ACTIVE, now_ns, why)
+            await self._releases.move(one.name, changed, actor)
+        await self.collect(one)
+
+    async def _back(self, one: Watched, version: Version) -> None:
+        """Switch to a version that was here before, whatever it did."""
+        self._scene.pardon(version.digest)
+        one.token = None
+        if await self.serve(one, version.artifact) is None:
+            raise overtaken(one.name)
 
     async def fall_back(self, one: Watched, error: PermanentError) -> None:
         """The version before in service if it can be; else nothing. Call it within ``change``.

@@ -3,21 +3,27 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from agent.core.errors import PermanentError, TransientError
+from agent.core.ports import Clock
 from agent.runtime import gates
 from agent.runtime.gates import Gates
 from agent.runtime.intake import Intake
-from agent.runtime.life import Stage, Version
+from agent.runtime.life import Version
 from agent.runtime.releases import Releases
-from agent.runtime.scene import Scene
+from agent.runtime.scene import Scene, Shadows
 from agent.runtime.service import MAX_TRIES, Service, overtaken
+from agent.runtime.span import Look
+from agent.runtime.stages import Stage
 from agent.runtime.trial import try_out
 from agent.runtime.versions import ModelChoice, Watched
 
-AGENT = "agent"
+AGENT: Final = "agent"
 """Who moves a version that no person has asked for."""
+
+RETRAINED: Final = "retrained_from"
+"""In the provenance of a version that was trained from what this plant measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Turn:
         digest: Of the candidate.
         serving: Digest of what served when it began; empty when nothing did.
         actor: Who wants it: the agent, or the name of an operator.
+        promoted: Why it need not wait; empty when it must.
     """
 
     one: Watched
@@ -35,6 +42,7 @@ class Turn:
     digest: str
     serving: str
     actor: str
+    promoted: str = ""
 
     @property
     def name(self) -> str:
@@ -45,8 +53,15 @@ class Turn:
 class Steps:
     """Brings candidates on as far as they get; a rejected one never touches what serves."""
 
-    def __init__(self, scene: Scene, intake: Intake, releases: Releases, service: Service) -> None:
-        self._scene, self._intake = scene, intake
+    def __init__(
+        self,
+        scene: Scene,
+        intake: Intake,
+        releases: Releases,
+        service: Service,
+        clock: Clock,
+    ) -> None:
+        self._scene, self._intake, self._clock = scene, intake, clock
         self._releases, self._service = releases, service
         self._trial_turn = asyncio.Lock()
         self._steps: Mapping[Stage, Callable[[Turn, Version], Awaitable[bool]]] = {
@@ -56,7 +71,9 @@ class Steps:
             Stage.SHADOW: self._end_shadow,
         }
 
-    async def advance(self, one: Watched, choice: ModelChoice, actor: str = AGENT) -> bool:
+    async def advance(
+        self, one: Watched, choice: ModelChoice, actor: str = AGENT, promoted: str = ""
+    ) -> bool:
         """Bring the candidate on as far as it gets now; True when it serves then.
 
         Raises:
@@ -67,7 +84,7 @@ class Steps:
         if release.candidate is None:
             return False
         serving = "" if release.serving is None else release.serving.digest
-        turn = Turn(one, choice, release.candidate.digest, serving, actor)
+        turn = Turn(one, choice, release.candidate.digest, serving, actor, promoted)
         async with self._intake.keeping(turn.digest):
             try:
                 while await self._step(turn):
@@ -92,6 +109,8 @@ class Steps:
 
     async def _move(self, turn: Turn, stage: Stage, why: str, **facts: Any) -> bool:
         now = self._releases.get(turn.name)
+        if now.candidate is None or now.candidate.digest != turn.digest:
+            raise overtaken(turn.name)
         changed = now.moved(turn.digest, stage, self._releases.now_ns(), why, **facts)
         await self._releases.move(turn.name, changed, turn.actor)
         return True
@@ -101,9 +120,21 @@ class Steps:
         version = self._releases.get(turn.name).candidate
         if version is not None and version.digest == turn.digest:
             await self._move(turn, Stage.REJECTED, str(error))
+        await self._ended(turn.one, turn.digest)
+
+    async def block(self, one: Watched, version: Version, actor: str, why: str) -> None:
+        """A version that does not serve is not taken any more."""
+        now_ns = self._releases.now_ns()
+        changed = self._releases.get(one.name).moved(version.digest, Stage.BLOCKED, now_ns, why)
+        await self._releases.move(one.name, changed, actor)
+        one.token = None
+        await self._ended(one, version.digest)
+
+    async def _ended(self, one: Watched, digest: str) -> None:
+        one.waits = ""
         if self._scene.shadow is not None:
-            await self._scene.shadow.stop(turn.digest)
-        await self._service.collect(turn.one)
+            await self._scene.shadow.stop(digest)
+        await self._service.collect(one)
 
     # The trial
 
@@ -152,7 +183,8 @@ class Steps:
         report = await self._scene.backtest(turn.name, version.artifact, serving, gate.backtest_s)
         if report is None or report.candidate.scored < gate.backtest_windows:
             return await self._move(turn, Stage.BACKTESTED, "skipped: too little stored history")
-        evidence = {"backtest": report.as_json()}
+        told = {k: v for k, v in report.as_json().items() if k != "series"}  # a plot is large
+        evidence = {"backtest": told}
         await self._judge(turn, Stage.BACKTESTED, gates.backtest(report, gate), evidence)
         why = f"{report.candidate.scored} stored windows speak for it"
         return await self._move(turn, Stage.BACKTESTED, why, evidence=evidence)
@@ -183,15 +215,82 @@ class Steps:
     # Live windows
 
     async def _begin_shadow(self, turn: Turn, version: Version) -> bool:
-        why = "skipped: none is asked for"
+        why = self._shadowless(turn, await self.gates(turn.choice, version))
+        why = why or "it scores live windows beside what serves"
         return await self._move(turn, Stage.SHADOW, why, evidence=version.evidence)
+
+    def _shadowless(self, turn: Turn, gate: Gates | None) -> str:
+        """Why there is no shadow; empty when there is one."""
+        if gate is None or gate.shadow_s <= 0:
+            return "skipped: none is asked for"
+        if self._scene.shadow is None:
+            return "skipped: there is none here"
+        return "" if turn.serving else "skipped: nothing serves that it could run beside"
 
     async def _end_shadow(self, turn: Turn, version: Version) -> bool:
         """Into service when it has shown enough, and nobody must be asked."""
         gate = await self.gates(turn.choice, version)
+        shadow = None if self._shadowless(turn, gate) else self._scene.shadow
+        if gate is not None and not turn.promoted:
+            waits = ""
+            if shadow is not None:
+                waits = await self._in_shadow(turn, version, gate, shadow)
+            turn.one.waits = waits or await self._asks(turn, version, gate)
+            if turn.one.waits:
+                return False
+        turn.one.waits = ""
         if gate is None or gate.probation_s <= 0:
-            return await self._serve(turn, Stage.ACTIVE, "no probation is asked for")
-        return await self._serve(turn, Stage.PROBATION, "it is watched in service")
+            why, stage = "no probation is asked for", Stage.ACTIVE
+        else:
+            why, stage = "it is watched in service", Stage.PROBATION
+        await self._serve(turn, stage, turn.promoted or why)
+        await self._ended(turn.one, turn.digest)
+        return False
+
+    async def _in_shadow(self, turn: Turn, version: Version, gate: Gates, shadow: Shadows) -> str:
+        """What its shadow still lacks; `PermanentError` when it speaks against the version."""
+        if shadow.evidence(turn.digest) is None:
+            await self._start_shadow(turn, version, shadow)
+        seen = shadow.evidence(turn.digest)
+        if seen is None:
+            return "machines to score"
+        look = turn.one.look(version)
+        look.span.look(self._clock.mono_s(), seen.windows, seen.bad_inputs)
+        total = look.carried + seen
+        lacks = gates.waits(look.span.elapsed_s, total.windows, gate)
+        against = gates.failures(total, gate.misses)
+        if lacks is None and against is None:
+            champion = self._scene.evidence(turn.serving)
+            if champion is not None and look.beside is not None:
+                champion = champion.since(look.beside)
+            against = gates.shadow(total, champion, gate)
+        evidence = {**version.evidence, Stage.SHADOW: total.as_json()}
+        await self._judge(turn, Stage.SHADOW, against, evidence)
+        if look.unsaved or lacks is None:
+            await self._save(turn.one, look, evidence)
+        return lacks or ""
+
+    async def _start_shadow(self, turn: Turn, version: Version, shadow: Shadows) -> None:
+        """What it has shown before a restart is counted in; what serves is compared from now on."""
+        data = await self._intake.verified(version.artifact)
+        manifest = await self._intake.manifest(version.artifact)
+        await shadow.start(turn.choice, version.artifact, data, manifest)
+        turn.one.looks.pop(version.stage, None)
+        turn.one.look(version).beside = self._scene.evidence(turn.serving)
+
+    async def _save(self, one: Watched, look: Look, evidence: Mapping[str, Any]) -> None:
+        look.saved_s = look.span.elapsed_s
+        await self._releases.note(
+            one.name, look.digest, elapsed_s=look.span.elapsed_s, evidence=evidence
+        )
+
+    async def _asks(self, turn: Turn, version: Version, gate: Gates) -> str:
+        """Who must be asked before it serves; empty when nobody."""
+        manifest = await self._intake.manifest(version.artifact)
+        retrained = manifest is not None and RETRAINED in manifest.provenance
+        if gate.ask or (retrained and gate.ask_retrained):
+            return f"a person: edge-agent models promote {turn.name}"
+        return ""
 
     async def _serve(self, turn: Turn, stage: Stage, why: str) -> bool:
         if turn.actor != AGENT:

@@ -10,8 +10,9 @@ from agent.core.errors import PermanentError
 from agent.core.manifest import Manifest
 from agent.core.registry import Offer
 from agent.runtime.gates import Gates
-from agent.runtime.life import Release, Stage
-from agent.runtime.span import Span
+from agent.runtime.life import Release, Version
+from agent.runtime.span import Look, Span, carried
+from agent.runtime.stages import Stage
 from agent.runtime.trial import Fit
 
 MAX_FETCHES: Final = 3
@@ -61,8 +62,10 @@ class Watched:
             configuration the version may fit.
         fetches: Digest -> times that its file was not what the index says.
         manifest: Of the version in service; None when it has none.
-        watched, since_s, span, looks: What is watched in service, since when (monotonic), what
-            counts of that, and how often it was looked at.
+        watched, since_s: Digest that is watched in service, and since when (monotonic).
+        looks: What counts of the versions in shadow and in service.
+        later_s: Before (monotonic) the candidate is not brought on by itself.
+        waits: What the candidate waits for; empty when there is none.
         gone: It is no longer configured: nothing of it may be taken into service.
         polling: Held from the look at the registry to the end of the trial.
         change: Held around a switch and what is written about it.
@@ -80,8 +83,9 @@ class Watched:
     manifest: Manifest | None = None
     watched: str = ""
     since_s: float = 0.0
-    span: Span = field(default_factory=Span)
-    looks: int = 0
+    looks: dict[Stage, Look] = field(default_factory=dict)
+    later_s: float = 0.0
+    waits: str = ""
     gone: bool = False
     polling: asyncio.Lock = field(default_factory=asyncio.Lock)
     change: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -89,6 +93,15 @@ class Watched:
     @property
     def name(self) -> str:
         return self.choice.name
+
+    def look(self, version: Version) -> Look:
+        """What counts of *version* in its stage: on the disk, and since."""
+        look = self.looks.get(version.stage)
+        if look is None or look.digest != version.digest:
+            had = carried(version.evidence.get(version.stage))
+            look = Look(version.digest, Span(version.elapsed_s), had, saved_s=version.elapsed_s)
+            self.looks[version.stage] = look
+        return look
 
     def fresh(self) -> None:
         """Forget what was decided against versions."""
@@ -98,6 +111,22 @@ class Watched:
 
     def decided(self, release: Release, digest: str, version: str) -> PermanentError | None:
         """What was decided against a version earlier."""
+        if release.pinned and digest != release.pinned:
+            pinned = release.find(release.pinned)
+            word = release.pinned[:12] if pinned is None else pinned.artifact.version
+            return PermanentError(
+                f"version {version} is not taken: the model is pinned to {word}",
+                where=f"model {self.name}",
+                fix=f"`edge-agent models pin {self.name} --off` lets others come.",
+                code="E652",
+            )
+        if release.held:
+            return PermanentError(
+                f"version {version} is not taken: the model is held",
+                where=f"model {self.name}",
+                fix=f"`edge-agent models hold {self.name} --off` lets it go on.",
+                code="E653",
+            )
         if digest in self.refused:
             return self.refused[digest].with_traceback(None)
         if digest not in release.blocked:
@@ -158,6 +187,7 @@ class Watched:
     def entry(self, release: Release) -> Entry:
         """What people and `status` are told."""
         active, previous, newest = release.active, release.previous, release.newest
+        candidate = release.candidate
         checked = datetime.fromtimestamp(self.last_check_ns // 10**9, UTC)
         expires_ns = None if self.manifest is None else self.manifest.expires_ns
         return {
@@ -171,6 +201,10 @@ class Watched:
             "previous": None if previous is None else previous.artifact.version,
             "channel": self.choice.channel or "file",
             "stage": None if newest is None else str(newest.stage),
+            "candidate": None if candidate is None else candidate.artifact.version,
+            "waits": self.waits or None,
+            "pinned": bool(release.pinned),
+            "held": release.held,
             "taken_out": release.out or None,
             "last_check": f"{checked:%Y-%m-%dT%H:%M:%SZ}" if self.last_check_ns else None,
             "last_error": release.last_error,

@@ -212,13 +212,13 @@ async def test_rollback_serves_the_version_before_and_blocks_the_other(registry,
     async with serving_one(registry, doc) as b:
         registry.publish("m", "2", V2)
         await b.poll()
-        assert (await b.rollout.rollback("m"))["result"] == "rolled_back"
+        assert (await b.rollout.by_hand.rollback("m"))["result"] == "rolled_back"
         assert b.serving() == "1"
         assert not await b.poll()
         assert "E645" in b.entry()["last_error"]
         assert b.rollout.trouble("m") == ""
         with pytest.raises(PermanentError, match="E647"):
-            await b.rollout.rollback("m")
+            await b.rollout.by_hand.rollback("m")
         assert (await b.rollout.pull("m"))["result"] == "activated"
         assert b.serving() == "2"
         assert ("model.rolled_back", "operator") in await audit(b)
@@ -429,7 +429,7 @@ async def test_a_local_file_follows_the_same_way(tmp_path, registry):
         file.write_bytes(V2)
         await b.start()
         assert b.serving() != first
-        await b.rollout.rollback("m")
+        await b.rollout.by_hand.rollback("m")
         assert b.serving() == first
 
 
@@ -540,7 +540,7 @@ async def test_polls_pulls_and_rollbacks_at_once_end_in_one_consistent_state(reg
     async with serving_one(registry, doc) as b:
         for version, model in (("2", V2), ("3", V3)):
             registry.publish("m", version, model)
-            acts = [b.poll(), b.rollout.pull("m"), b.poll(), b.rollout.rollback("m")]
+            acts = [b.poll(), b.rollout.pull("m"), b.poll(), b.rollout.by_hand.rollback("m")]
             ends = await asyncio.gather(*acts, return_exceptions=True)
             assert all(isinstance(e, (bool, dict, AgentError)) for e in ends)
             b.feed(5)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.core.registry import Artifact
-from agent.runtime.life import MAX_VERSIONS, MOVES, OUT, Release, Stage, Version
+from agent.runtime.life import MAX_VERSIONS, Release, Version
 from agent.runtime.releases import NAMESPACE, Releases
+from agent.runtime.stages import MOVES, OUT, Stage
 from tests.tools import ManualClock
 
 
