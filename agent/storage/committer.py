@@ -16,7 +16,7 @@ import structlog
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Stored
 from agent.storage.acked import Notes
-from agent.storage.database import COUNTER, FILE, Database
+from agent.storage.database import COUNTER, FILE, Database, thread_wrote
 from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
 from agent.storage.retention import MANY, DropFile, Op, Retention
@@ -132,19 +132,19 @@ class Committer:
             self.fail(e)
             return
         if not self._once_open:
-            self._advise(self.db, small=small)
+            self._advise(small=small)
         self._broken = False
         self.names = (found.lineage, found.epoch)
         self._post(self._told.opened, found)
 
-    def _advise(self, db: Database, *, small: bool) -> None:
+    def _advise(self, *, small: bool) -> None:
         if small:
             log.warning(
                 "disk.small_blocks",
                 file=str(self._path),
                 fix="A full disk with blocks below 4 kB can kill the agent: format it with 4 kB.",
             )
-        if db.written() is None:
+        if thread_wrote() is None:
             log.warning("wear.not_measured", code="W350", counter=str(COUNTER))
 
     def started(self) -> None:
