@@ -21,6 +21,9 @@ CHAMPION: Final = 1
 MOST_PAST: Final = 50
 """Past alarms that are tried; of more, the newest."""
 
+PLOTTED: Final = 16
+"""Machines whose course is told; of more, the first."""
+
 _NEAR_NS: Final = 60 * 10**9
 """An alarm is found by one that stands within a minute of it, or in a window that holds it."""
 
@@ -210,7 +213,8 @@ class Comparison:
         self._first_ns, self._last_ns = FOREVER, 0
         points = max(POINTS // len(job.machines), POINTS // 8)
         self._plots = {
-            instance: Plot(job.begin_ns, job.end_ns, points) for instance, _ in job.machines
+            instance: Plot(job.begin_ns, job.end_ns, points)
+            for instance, _ in job.machines[:PLOTTED]
         }
         self.notes: list[str] = []
 
@@ -245,7 +249,8 @@ class Comparison:
             self._agreed += int(same[self._usable].sum())
             some = [(side.scores[self._usable], f[self._usable])
                     for side, f in zip(self.sides, flags, strict=True)]  # fmt: skip
-            self._plots[self._errand.instance].add(cuts.end_ns[self._usable], some)
+            if (plot := self._plots.get(self._errand.instance)) is not None:
+                plot.add(cuts.end_ns[self._usable], some)
 
     def report(self, cpu_s: float, peak_bytes: int) -> Report:
         """What was found so far."""

@@ -1,6 +1,4 @@
-"""Windows out of stored rows, thousands at once: the very windows that `core.window` cuts one by
-one while the rows come in.
-"""
+"""Windows out of stored rows, thousands at once: those that `core.window` cuts as rows come in."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,9 @@ from agent.core.quality import Quality
 from agent.core.window import CountWindow, Cut, GridWindow, Window
 
 FOREVER: Final = 2**63 - 1
+
+_AT_ONCE: Final = 2**18
+"""Rows of windows that are looked at together: what bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +63,9 @@ class Cuts:
     def finite(self) -> NDArray[np.bool_]:
         """Which of them hold numbers only, bool (m,)."""
         numbers: NDArray[np.bool_] = np.isfinite(self.base)
-        whole = np.flatnonzero(numbers.all(axis=1))
-        if len(whole) == len(numbers):
-            return np.ones(len(self), np.bool_)
-        hole = np.ones(len(numbers), np.int64)
-        hole[whole] = 0
-        found: NDArray[np.bool_] = hole[_places(self.first, self.step, self.rows)].sum(axis=1) == 0
+        whole = np.zeros(len(numbers), np.uint8)
+        whole[np.flatnonzero(numbers.all(axis=1))] = 1
+        found: NDArray[np.bool_] = _least(whole, 1, self.first, self.step, self.rows) == 1
         return found
 
     def cut(self, i: int) -> Cut:
@@ -120,8 +118,7 @@ def windows(
         limit_ns = min(
             (int(s.t[0]) - 1 for s in waiting if s is not None and s.run == run), default=FOREVER
         )
-        cuts = cutter.cut(limit_ns)
-        if cuts is not None:
+        while (cuts := cutter.cut(limit_ns)) is not None:
             yield cuts if states is None else gate(cuts)
 
 
@@ -154,7 +151,9 @@ class CountCutter:
         next_first = int(first[-1]) + 1
         if reset_ns is not None:
             first = first[whole]
-        cuts = Cuts(_worst(low, first, 1, w), t[first], t[first + w - 1], base, first, 1, w)
+        cuts = Cuts(
+            _least(low, Quality.GOOD, first, 1, w), t[first], t[first + w - 1], base, first, 1, w
+        )
         self._kept, self._done = _since(self._kept, next_first), w - 1
         return cuts
 
@@ -188,6 +187,8 @@ class GridCutter:
         first, last = -(-begin_ns // stride), min(due_ns, limit_ns) // stride
         if first > last:
             return None
+        each = min(w.rows, stride // gcd(stride, w.period_ns))
+        last = min(last, first + _AT_ONCE // each)
         ends = np.arange(first, last + 1, dtype=np.int64) * stride
         cuts = self._sampled(kept, ends)
         self._next_ns = (last + 1) * stride
@@ -215,7 +216,7 @@ class GridCutter:
             low = np.minimum(low, _lowest(quality))
             oldest, newest = np.minimum(oldest, s.t[at]), np.maximum(newest, s.t[at])
         last = first + step * (w.rows - 1)
-        worst = _worst(low, first, step, w.rows)
+        worst = _least(low, Quality.GOOD, first, step, w.rows)
         return Cuts(worst, oldest[first], newest[last], base, first, step, w.rows)
 
     def _points(self, ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp], int]:
@@ -287,11 +288,14 @@ def _places(first: NDArray[np.intp], step: int, rows: int) -> NDArray[np.intp]:
     return found
 
 
-def _worst(
-    low: NDArray[np.uint8], first: NDArray[np.intp], step: int, rows: int
+def _least(
+    values: NDArray[np.uint8], best: int, first: NDArray[np.intp], step: int, rows: int
 ) -> NDArray[np.uint8]:
-    """The lowest code of each window."""
-    if (low == Quality.GOOD).all():
-        return np.full(len(first), Quality.GOOD, np.uint8)
-    worst: NDArray[np.uint8] = low[_places(first, step, rows)].min(axis=1)
-    return worst
+    """The least of *values*, none of which is above *best*, in each window."""
+    found = np.full(len(first), best, np.uint8)
+    if (values < best).any():
+        some = max(1, _AT_ONCE // rows)
+        for i in range(0, len(first), some):
+            places = _places(first[i : i + some], step, rows)
+            found[i : i + some] = values[places].min(axis=1)
+    return found

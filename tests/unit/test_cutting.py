@@ -144,3 +144,18 @@ def test_no_window_spans_a_hole():
     for window in (CountWindow(4), GridWindow(4, S, S, S)):
         found = [c.cut(i) for c in windows([strips()], window) for i in range(len(c))]
         assert [c.end_ns // S for c in found] == [3, 4, 5, 6, 7, 15, 16, 17, 18, 19]
+
+
+def test_a_slow_stream_on_a_fine_grid_is_cut_in_pieces():
+    """300,000 windows between 30,000 rows come in order, none twice, none left out."""
+    t = np.arange(30_000) * 10 * S
+    v, q = t[:, None] / S, np.full((len(t), 1), Quality.GOOD, np.uint8)
+    q[5000] = Quality.BAD_COMM
+    pieces = list(windows([iter([Strip((1, 0), True, t, v, q)])], GridWindow(2, S, S, 10 * S)))
+    ends = np.concatenate([c.end_ns for c in pieces])
+    assert max(map(len, pieces)) <= 2**18 + 1
+    steps = np.concatenate([c.base[c.first + 1, 0] for c in pieces])
+    assert np.array_equal(steps, ends // (10 * S) * 10)
+    bad = np.concatenate([c.quality for c in pieces]) == Quality.BAD_COMM
+    assert steps[bad].tolist() == [50_000.0] * 10 + [50_010.0]
+    assert len(ends) == (len(t) - 1) * 10
