@@ -23,6 +23,7 @@ from agent.runtime.backtest import Limits
 from benchmarks.proc import children
 from simulators import models
 from simulators.agent_process import AgentProcess
+from simulators.registry_server import RegistryServer
 from tests.agents import told
 from tests.integration.test_models_cli import edge_agent
 from tests.models_bench import MODEL, bench, document
@@ -38,9 +39,10 @@ HALF = Contender("2", "b" * 64, models.tiny(0.4))
 
 
 @asynccontextmanager
-async def plant(folder, *, hot=(), bad=(), seconds=DAY, **more):
+async def plant(folder, doc=None, *, hot=(), bad=(), seconds=DAY, **more):
     """A gateway with a day of rows of pump1, 1 Hz until now; hot and Bad from when to when, s."""
-    async with bench(document(folder / "data", "dir:///nowhere", m=MODEL | more)) as b:
+    doc = doc or document(folder / "data", "dir:///nowhere", m=MODEL | more)
+    async with bench(doc) as b:
         tags = plan.streams(b.daemon.loaded.settings)["pump1"]
         b.t0 = b.daemon.clock.wall_ns() - seconds * S
         rng = np.random.default_rng(1)
@@ -257,3 +259,30 @@ async def test_a_person_asks_at_the_command_line(tmp_path):
         ):
             code, out, err = await ask(*words)
             assert (code, out, error in err) == (wanted, "", True), err
+
+
+async def test_the_life_of_a_version_asks_for_it(tmp_path):
+    """A version that would be silent about a confirmed alarm is rejected, and why is on record;
+    one that finds it goes on.
+    """
+    with RegistryServer() as registry:
+        registry.publish("m", "1", models.tiny())
+        doc = document(tmp_path / "data", registry.url)
+        async with plant(tmp_path, doc, hot=[(1000, 1100)], seconds=2 * HOUR) as b:
+            label(b, 1002, 1100)
+            await b.daemon.store.journal.flush()
+            await b.start()
+            assert await b.poll()
+            b.reload(rollout={"backtest": "3h", "shadow": "1h"})
+            await b.start()
+            for version, gain in (("2", 0.4), ("3", 0.9)):
+                registry.publish("m", version, models.tiny(gain))
+                await b.poll()
+            assert b.serving() != "2"
+            two, three = (v for v in b.rollout.release("m").versions if v.artifact.version in "23")
+    assert two.stage == "rejected"
+    assert three.stage in {"shadow", "probation"}
+    assert "it misses confirmed alarms (pump1.m)" in two.reason
+    (past,) = two.evidence["backtest"]["past"]
+    assert (past["label"], past["candidate"], past["champion"]) == ("confirmed", False, True)
+    assert three.evidence["backtest"]["candidate"]["raised"] == 1
