@@ -81,9 +81,12 @@ class DriftWatch:
         self.staleness.rewire(self._scoring.lanes.values())
 
     def _heard(self, event: AlarmEvent) -> None:
+        begun = [w.suspects.begun(event.alarm) for w in self.staleness.watched.values()]
         self.staleness.heard(event)
         if event.label:
-            self.events.labelled(event.alarm, event.label)
+            for since_ns in begun:
+                if since_ns is not None:
+                    self.events.labelled(event.alarm, since_ns, event.label)
 
     # What an instance is judged by
 
@@ -159,7 +162,7 @@ class DriftWatch:
         """Write the sample, then the event that names it."""
         event, last = self.events.new_id(), watch.drift.last
         lane, manifest = self._scoring.lanes[watch.instance], watch.terms.manifest
-        alarms = sorted(watch.suspects.items(), key=lambda one: one[1])
+        alarms = sorted(watch.suspects.all, key=lambda one: one.since_ns)
         facts = {
             "instance": watch.instance,
             "model": {
@@ -182,7 +185,8 @@ class DriftWatch:
             },
             "columns": watch.drift.facts(),
             "alarms": [
-                {"alarm": name, "since": json.timestamp(ns), "label": ""} for name, ns in alarms
+                {"alarm": one.alarm, "since": json.timestamp(one.since_ns), "label": ""}
+                for one in alarms
             ],
             "sample": await self._sample(event, watch, lane, section),
         }
@@ -203,7 +207,7 @@ class DriftWatch:
             manifest.channels,
             spans,
             section.drift.sample_rows,
-            min(watch.suspects.values(), default=None),
+            watch.suspects.since_ns,
             section.drift.sample_format,
         )
         await self._store.journal.flush()

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.alarm import AlarmEvent
+from agent.core.alarm_life import Standing
 from agent.core.drift import SCORE, Drift, Verdict
 from agent.core.manifest import Manifest
 from agent.core.quality import Quality
 from agent.core.window import Cut
 from agent.runtime.lane import Lane
+from agent.runtime.suspects import Suspects
 
 LEARNED: Final = (int(Quality.GOOD), int(Quality.UNCERTAIN_RANGE))
 """Only such rows are judged and learned from."""
@@ -60,9 +62,7 @@ class Watch:
         spans: Of the rows counted in the window before the last, in the last, and since.
         onset: Rows of the windows with which it became stale, until they were told.
         since_ns: Source time at which the verdict became what it is.
-        suspects: Alarms of this machine that nobody has dismissed -> since when, ns. They count
-            until the machine has been seen to be as ever after them.
-        over: Those of them that are over.
+        suspects: Alarms of this machine that nobody has dismissed.
     """
 
     instance: str
@@ -77,8 +77,7 @@ class Watch:
     spans: list[list[Span]] = field(default_factory=lambda: [[], [], []])
     onset: list[Span] = field(default_factory=list)
     since_ns: int = 0
-    suspects: dict[str, int] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
+    suspects: Suspects = field(default_factory=Suspects)
 
     def take(self, cut: Cut, values: NDArray[np.float64]) -> bool:
         """Count the newest row of a window and the answer to it; True when one was judged."""
@@ -102,9 +101,7 @@ class Watch:
             self.since_ns = cut.end_ns
             self.onset = self.counted() if self.drift.verdict is Verdict.STALE else []
         if self.drift.verdict is Verdict.FRESH:
-            for name in self.over:
-                self.suspects.pop(name, None)
-            self.over.clear()
+            self.suspects.well()
         return True
 
     def stepped(self) -> None:
@@ -113,18 +110,14 @@ class Watch:
         self.spans, self.onset = [[], [], []], []
 
     def heard(self, event: AlarmEvent) -> None:
-        """An alarm has changed; those that the agent makes about itself do not matter."""
-        mine = event.tag in self.inputs or event.tag.startswith(f"model/{self.instance}/")
-        if not mine or event.code:
-            return
-        if event.label == "dismissed":
-            self.suspects.pop(event.alarm, None)
-            self.over.discard(event.alarm)
-        elif event.active:
-            self.suspects.setdefault(event.alarm, event.t_ns)
-            self.over.discard(event.alarm)
-        elif event.acked and event.alarm in self.suspects:
-            self.over.add(event.alarm)
+        """An alarm has changed."""
+        if self.concerns(event):
+            self.suspects.heard(event)
+
+    def concerns(self, alarm: AlarmEvent | Standing) -> bool:
+        """Is it one of this machine; those that the agent makes about itself are not."""
+        mine = alarm.tag in self.inputs or alarm.tag.startswith(f"model/{self.instance}/")
+        return mine and not alarm.code
 
     def counted(self) -> list[Span]:
         """The rows of the last two windows that were judged, oldest first; of those with which

@@ -117,11 +117,15 @@ class StaleEvents:
             self._count()
         return self._public(entry)
 
-    def labelled(self, alarm: str, label: str) -> None:
-        """Somebody says whether *alarm* was right: it counts for what was trained on their rows."""
+    def labelled(self, alarm: str, since_ns: int, label: str) -> None:
+        """Somebody says whether the occurrence of *alarm* that began then was right: it counts for
+        what was trained on the rows since.
+        """
+        since = timestamp(since_ns)
         for event, entry in self._entries.items():
-            some = [a for a in entry["facts"].get("alarms", ()) if a["alarm"] == alarm]
-            if some:
+            alarms = entry["facts"].get("alarms", ())
+            some = [a for a in alarms if (a["alarm"], a["since"]) == (alarm, since)]
+            if any(one["label"] != label for one in some):
                 for one in some:
                     one["label"] = label
                 self._save(event)

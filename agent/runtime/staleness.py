@@ -14,6 +14,7 @@ from agent.core.stats import Stats
 from agent.core.window import Cut
 from agent.runtime.drift_watch import Terms, Watch, begun
 from agent.runtime.lane import Lane
+from agent.runtime.suspects import Suspects
 
 NAMESPACE: Final = "suspect"
 
@@ -76,8 +77,8 @@ class Staleness:
             self._keep(watch)
 
     def _keep(self, watch: Watch) -> None:
-        known = {name: [since, name in watch.over] for name, since in watch.suspects.items()}
-        if known != (self._state.get(NAMESPACE, watch.instance) or {}):
+        known = watch.suspects.facts()
+        if known != (self._state.get(NAMESPACE, watch.instance) or []):
             self._state.set(NAMESPACE, watch.instance, known or None)
 
     def _begin(self, lane: Lane) -> Watch | None:
@@ -86,12 +87,8 @@ class Staleness:
         if terms is None:
             return None
         watch = begun(lane, terms)
-        for name, (since, over) in (self._state.get(NAMESPACE, watch.instance) or {}).items():
-            watch.suspects[name] = since
-            watch.over |= {name} if over else set()
-        for one in self._standing():
-            if one.label != "dismissed":
-                watch.heard(_event(one))
+        watch.suspects = Suspects(self._state.get(NAMESPACE, watch.instance) or ())
+        watch.suspects.found(one for one in self._standing() if watch.concerns(one))
         self.watched[watch.instance] = watch
         self._keep(watch)
         self._tell(watch)
@@ -101,10 +98,3 @@ class Staleness:
         name, last = f"model/{watch.instance}", watch.drift.last
         self._stats.set(f"{name}.drifting", 0.0 if last is None else float(last.over.sum()))
         self._stats.set(f"{name}.drift_windows", watch.windows)
-
-
-def _event(one: Standing) -> AlarmEvent:
-    return AlarmEvent(
-        one.alarm, one.tag, one.stream, one.since_ns, True, one.priority, 0.0, one.limit, one.q,
-        one.code, acked=one.acked, label=one.label,
-    )  # fmt: skip

@@ -203,7 +203,7 @@ async def test_rows_in_an_alarm_are_marked_until_somebody_dismisses_it(registry,
         desk = AlarmDesk(b.daemon.pipeline.alarms, b.daemon.clock, b.daemon.store.state)
         desk.label("pump1.m", "dismissed", "anna")
         assert drift(b).events.suspects(event["id"]) == []
-        assert not drift(b).staleness.watched["pump1"].suspects
+        assert drift(b).staleness.watched["pump1"].suspects.since_ns is None
 
 
 async def test_an_alarm_counts_until_the_machine_was_seen_to_be_well(registry, tmp_path):
@@ -217,12 +217,12 @@ async def test_an_alarm_counts_until_the_machine_was_seen_to_be_well(registry, t
         assert not standing.active
         b.daemon.pipeline.alarms.change(standing.acknowledged("anna"), "anna")
         watch = drift(b).staleness.watched["pump1"]
-        assert list(watch.suspects) == ["pump1.m"]
-        assert b.daemon.store.state.get("suspect", "pump1") == {
-            "pump1.m": [standing.since_ns, True]
-        }
+        assert [(s.alarm, s.over) for s in watch.suspects.all] == [("pump1.m", True)]
+        assert b.daemon.store.state.get("suspect", "pump1") == [
+            ["pump1.m", standing.since_ns, True]
+        ]
         await feed(b, healthy()[: 2 * ROWS])
-        assert watch.suspects == {}
+        assert watch.suspects.all == []
 
 
 async def test_age_and_a_tag_with_another_unit_are_reasons_too(registry, tmp_path):
