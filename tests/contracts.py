@@ -29,8 +29,10 @@ def problems(topic, payload):
     kind = _KINDS.get(parts[0] if parts else "")
     if parts and parts[0] == "_cmd":
         kind = "reply" if len(parts) == 4 else "request"
-    if kind == "result" and parts[2:] == ("stale",):
-        kind = "stale"
+    if kind == "result" and parts[2:] in {("stale",), ("state",)}:
+        kind = parts[2]
+        if not payload and kind == "state":  # taken back
+            return []
     if kind is None:
         return [f"{topic}: no topic of the contract"]
     text = zlib.decompress(payload) if kind == "history" else payload

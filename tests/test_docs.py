@@ -137,6 +137,9 @@ def test_every_topic_is_in_the_document_and_in_the_schema():
         "short_history",
         "long_history",
         "runs",
+        "version",
+        "side",
+        "evidence",
     }
 
     assert kinds <= set(definitions)

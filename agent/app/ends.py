@@ -8,6 +8,8 @@ from agent import __version__
 from agent.app import plan
 from agent.app.plant import PlantView
 from agent.config.schema import SelfSection
+from agent.core.ports import Sink
+from agent.runtime import state_documents
 from agent.runtime.alarmlist import told
 from agent.runtime.budget import Budget, resumed
 from agent.runtime.stale_events import tell
@@ -83,8 +85,16 @@ class Ends:
             strict=getattr(section, "order", "") == "strict",
             facts=self.facts,
             alarms=self._alarms,
-            also=[partial(tell, self._daemon.models.drift.events, name)],
+            also=[
+                partial(tell, self._daemon.models.drift.events, name),
+                partial(self._tell_states, name),
+            ],
         )
+
+    async def _tell_states(self, name: str, sink: Sink) -> None:
+        daemon = self._daemon
+        documents, state = daemon.models.states.documents, daemon.store.state
+        await state_documents.tell(documents, name, sink, state, daemon.clock)
 
     def _thin(self, section: Any, budget: Budget | None) -> Thin | None:
         """What the sink leaves out; None when that is nothing."""

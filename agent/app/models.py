@@ -15,6 +15,7 @@ from agent.app.drift import DriftWatch
 from agent.app.fallback import Fallbacks
 from agent.app.judging import tally
 from agent.app.learning import Learning
+from agent.app.modelstate import ModelStates
 from agent.app.past import Past
 from agent.config.base import Context
 from agent.config.schema import ModelSection, Settings
@@ -89,6 +90,7 @@ class Models:
         )
         self._candidates.on_quarantine = self.shadow.failed
         self.scoring.tap = self.shadow.scoring.offer
+        self.scoring.on_flags = self.shadow.scoring.on_flags = self.shadow.compare
         self.schedule = Schedule()
         self.rollout = Rollout(
             artifacts,
@@ -126,6 +128,15 @@ class Models:
             pipeline.alarms,
             data_dir,
             clock,
+            stats,
+        )
+        self.states = ModelStates(
+            settings,
+            self.rollout.release,
+            self.rollout.trouble,
+            self.scoring,
+            self.shadow,
+            self.drift.verdict,
             stats,
         )
         self._switching = asyncio.Lock()

@@ -177,6 +177,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         )
     if settings.models:
         wanted.append(Unit("drift", Layer.JOB, None, daemon.models.drift.run))
+        wanted.append(Unit("states", Layer.JOB, None, daemon.models.states.run))
     if settings.web is not None:
         wanted.append(Unit("web", Layer.JOB, settings.web, web(daemon, settings.web)))
     if settings.commands is not None:

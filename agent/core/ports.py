@@ -190,9 +190,12 @@ class Sink(Protocol):
         """Bytes on the line since entering, both ways, without TCP and IP; 0 if nobody counts."""
         ...
 
-    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+    async def publish_facts(
+        self, topic: str, facts: Mapping[str, Any] | None, *, retain: bool = False
+    ) -> None:
         """Publish what is neither row nor alarm (``_gap``, ``_ledger``, ``_model/<i>/stale``);
-        return when the far end has it, or when it has no words for it.
+        return when the far end has it, or when it has no words for it. With *retain* it stands
+        there for those who join late, until None takes it away.
         """
         ...
 

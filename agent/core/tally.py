@@ -68,15 +68,19 @@ class Tally:
         """The worker died in a call."""
         self._crashes += 1
 
-    def scored(self, cuts: Sequence[Cut], v: NDArray[np.float64]) -> None:
+    def scored(self, cuts: Sequence[Cut], v: NDArray[np.float64]) -> list[bool | None]:
         """Windows and their results (n, m), in order; a window that was not scored has NaN.
 
-        A window outside `when:` counts nowhere.
+        Returns whether each was flagged; None for one that says nothing about the version. A
+        window outside `when:` counts nowhere.
         """
         scores: list[float] = v[:, self.output].tolist()
         finite = np.logical_and.reduce(np.isfinite(v), axis=1).tolist()
         flags = self._flagged_of(cuts, v[:, self.output])
-        for cut, score, whole, flag in zip(cuts, scores, finite, flags, strict=True):
+        told: list[bool | None] = [None] * len(cuts)
+        for i, (cut, score, whole, flag) in enumerate(
+            zip(cuts, scores, finite, flags, strict=True)
+        ):
             if cut.quality == _GATED:
                 continue
             if cut.quality not in _SOUND or not (whole or np.isfinite(cut.x).all()):
@@ -87,8 +91,10 @@ class Tally:
             self._last_ns = cut.end_ns
             self._non_finite += not whole
             self._flagged += flag
+            told[i] = flag
             if isfinite(score):
                 self._take(score, cut.x)
+        return told
 
     def _flagged_of(self, cuts: Sequence[Cut], scores: Floats) -> list[bool]:
         """Would the alarm stand after each of them."""

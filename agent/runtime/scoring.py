@@ -47,6 +47,8 @@ NO_WORKER_S: Final = 1.0
 Results = Callable[[Lane, Sequence[Cut], NDArray[np.float64]], None]
 """An instance, n windows, and the answers float64 (n, outputs): NaN where one was not scored."""
 
+Flags = Callable[[Lane, Sequence[Cut], Sequence[bool | None]], None]
+
 
 class Scoring:
     """Every instance of every model in one role; one call of the worker at a time.
@@ -55,6 +57,7 @@ class Scoring:
         lanes: Instance -> what serves it.
         tap: Is given every window that is cut, for whoever scores it as well.
         on_results: Is given every answer with its window.
+        on_flags: Is told of every window whether it was flagged; None: it says nothing.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Scoring:
         self._idle = asyncio.Event()
         self._idle.set()
         self.on_results: Results = lambda *_: None
+        self.on_flags: Flags = lambda *_: None
 
     def activate(
         self,
@@ -293,6 +297,6 @@ class Scoring:
             lane.runs += len(cuts)
             self._stats.add(f"model/{lane.plan.instance}.runs", len(cuts))
             v = np.array(values)
-            lane.tally.scored(cuts, v)
+            self.on_flags(lane, cuts, lane.tally.scored(cuts, v))
             self._emit(result(lane, cuts, v))
             self.on_results(lane, cuts, v)

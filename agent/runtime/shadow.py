@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from agent.core.agreement import Agreement
 from agent.core.evidence import Evidence
 from agent.core.history import History
 from agent.core.manifest import Manifest
@@ -13,6 +14,7 @@ from agent.core.ports import Clock, Emit, LoadedModel, ModelHost
 from agent.core.registry import Artifact
 from agent.core.stats import Part, Stats
 from agent.core.tally import Tally
+from agent.core.window import Cut
 from agent.runtime.lane import InstancePlan, Lane, shown
 from agent.runtime.scoring import Scoring
 from agent.runtime.versions import ModelChoice
@@ -68,6 +70,7 @@ class Shadow:
         self.scoring = Scoring(host, emit, _no_rows, clock, Part(stats, NAMED), role="shadow")
         self._models: dict[str, str] = {}
         self._ended: dict[str, list[Lane]] = {}
+        self._agreed: dict[str, Agreement] = {}
         self._changing = asyncio.Lock()
 
     async def start(
@@ -96,6 +99,7 @@ class Shadow:
                 None if manifest is None else manifest.preparation,
                 self._count(choice.name, loaded, manifest),
             )
+            self._agreed |= {p.instance: Agreement() for p in plans}
             log.info("shadow.began", model=choice.name, version=artifact.version,
                      digest=artifact.digest[:12])  # fmt: skip
 
@@ -133,6 +137,19 @@ class Shadow:
         """What it has shown since it began; None when it is not in shadow."""
         return shown(self._ended.get(digest) or self._lanes(digest))
 
+    def compare(self, lane: Lane, cuts: Sequence[Cut], flags: Sequence[bool | None]) -> None:
+        """What serves, or a candidate, has answered (`Scoring.on_flags`)."""
+        agreed = self._agreed.get(lane.plan.instance)
+        if agreed is not None:
+            candidate = lane.origin.role == "shadow"
+            for cut, flag in zip(cuts, flags, strict=True):
+                if flag is not None:
+                    agreed.told(cut.end_ns, candidate=candidate, flag=flag)
+
+    def agreement(self, instance: str) -> Agreement | None:
+        """How often its candidate and what serves say the same; None without a candidate."""
+        return self._agreed.get(instance)
+
     def candidate(self, model: str) -> str:
         """Digest of the candidate of *model*; empty when there is none."""
         return next((d for d, name in self._models.items() if name == model), "")
@@ -152,6 +169,7 @@ class Shadow:
         lanes = self._lanes(digest)
         for lane in lanes:
             self._close(lane.stream)
+            self._agreed.pop(lane.plan.instance, None)
         for model in {lane.plan.model for lane in lanes}:
             self.scoring.deactivate(model)
 

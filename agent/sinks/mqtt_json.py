@@ -157,10 +157,13 @@ class MqttJsonSink:
         """Say (retained) which alarms stand."""
         await self._retained("_alarms", json.alarms(active))
 
-    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+    async def publish_facts(
+        self, topic: str, facts: Mapping[str, Any] | None, *, retain: bool = False
+    ) -> None:
         """Publish a gap or a balance; a broker that forbids the topic has said so for good."""
+        payload = b"" if facts is None else json.facts(facts)
         try:
-            await self._link.publish(f"{self._ctx.root}/{topic}", json.facts(facts))
+            await self._link.publish(f"{self._ctx.root}/{topic}", payload, retain=retain)
         except Refused as e:
             self._ctx.stats.add(f"sink/{self._name}.refused_facts")
             log.error("facts.refused", sink=self._name, topic=topic, error=str(e))  # noqa: TRY400

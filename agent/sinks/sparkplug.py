@@ -280,11 +280,15 @@ class SparkplugSink:
     async def publish_alarms(self, active: Sequence[Mapping[str, Any]]) -> None:
         """Births say which alarms stand; events say what changes."""
 
-    async def publish_facts(self, topic: str, facts: Mapping[str, Any]) -> None:
+    async def publish_facts(
+        self, topic: str, facts: Mapping[str, Any] | None, *, retain: bool = False
+    ) -> None:
         """Metrics of the node: returns when the broker has read them. Sparkplug has nothing for
-        an event of a model.
+        events and documents of models.
         """
-        if topic in {"_gap", "_ledger"} and self._tell(self.node.losses(topic, facts)):
+        if facts is None or retain or topic not in {"_gap", "_ledger"}:
+            return
+        if self._tell(self.node.losses(topic, facts)):
             await self._barrier.passed()
 
 

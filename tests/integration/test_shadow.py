@@ -71,6 +71,8 @@ async def test_a_candidate_is_given_every_window_of_what_serves(trial):
     evidence = trial.shadow.evidence(digest)
     assert (evidence.windows, evidence.crashes, evidence.flagged) == (26, 0, 0)
     assert trial.b.count("shadow/model/pump1.runs") == 26
+    agreed = trial.shadow.agreement("pump1")
+    assert (agreed.windows, agreed.same) == (26, 26)
 
 
 async def test_nobody_acts_on_a_candidate(trial):
