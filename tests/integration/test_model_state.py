@@ -95,16 +95,18 @@ async def test_the_document_follows_the_versions(b):
 async def test_what_grows_with_every_window_is_no_change(b):
     """Windows are told with the next change, or after five minutes."""
     await publish(b, "1")
+    b.feed(10)
+    await b.scored(10)
     async with told(b) as far:
         await until(lambda: stands(far))
-        assert stands(far)["serving"]["evidence"]["windows"] == 0
-        b.feed(15)
-        await b.scored(15)
         count, looks = far.told, far.looks
+        assert stands(far)["serving"]["evidence"]["windows"] == 6
+        b.feed(10)
+        await b.scored(20)
         await until(lambda: far.looks > looks + 5)
         assert far.told == count
         b.clock.advance(EVIDENCE_S)
-        await until(lambda: stands(far)["serving"]["evidence"]["windows"] == 11)
+        await until(lambda: stands(far)["serving"]["evidence"]["windows"] == 16)
         assert far.told == count + 1
 
 
