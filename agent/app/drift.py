@@ -81,12 +81,12 @@ class DriftWatch:
         self.staleness.rewire(self._scoring.lanes.values())
 
     def _heard(self, event: AlarmEvent) -> None:
-        begun = [w.suspects.begun(event.alarm) for w in self.staleness.watched.values()]
-        self.staleness.heard(event)
         if event.label:
-            for since_ns in begun:
+            for watch in self.staleness.watched.values():
+                since_ns = watch.suspects.begun(event.alarm)
                 if since_ns is not None:
                     self.events.labelled(event.alarm, since_ns, event.label)
+        self.staleness.heard(event)
 
     # What an instance is judged by
 
@@ -162,6 +162,7 @@ class DriftWatch:
         """Write the sample, then the event that names it."""
         event, last = self.events.new_id(), watch.drift.last
         lane, manifest = self._scoring.lanes[watch.instance], watch.terms.manifest
+        self.staleness.look(watch)
         alarms = sorted(watch.suspects.all, key=lambda one: one.since_ns)
         facts = {
             "instance": watch.instance,

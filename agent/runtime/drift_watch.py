@@ -109,11 +109,6 @@ class Watch:
         self.drift.lose()
         self.spans, self.onset = [[], [], []], []
 
-    def heard(self, event: AlarmEvent) -> None:
-        """An alarm has changed."""
-        if self.concerns(event):
-            self.suspects.heard(event)
-
     def concerns(self, alarm: AlarmEvent | Standing) -> bool:
         """Is it one of this machine; those that the agent makes about itself are not."""
         mine = alarm.tag in self.inputs or alarm.tag.startswith(f"model/{self.instance}/")

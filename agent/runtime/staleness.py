@@ -73,8 +73,14 @@ class Staleness:
     def heard(self, event: AlarmEvent) -> None:
         """An alarm has changed."""
         for watch in self.watched.values():
-            watch.heard(event)
-            self._keep(watch)
+            if watch.concerns(event):
+                watch.suspects.heard(event)
+                self._keep(watch)
+
+    def look(self, watch: Watch) -> None:
+        """See which alarms of its machine stand."""
+        watch.suspects.found(one for one in self._standing() if watch.concerns(one))
+        self._keep(watch)
 
     def _keep(self, watch: Watch) -> None:
         known = watch.suspects.facts()
@@ -88,9 +94,8 @@ class Staleness:
             return None
         watch = begun(lane, terms)
         watch.suspects = Suspects(self._state.get(NAMESPACE, watch.instance) or ())
-        watch.suspects.found(one for one in self._standing() if watch.concerns(one))
         self.watched[watch.instance] = watch
-        self._keep(watch)
+        self.look(watch)
         self._tell(watch)
         return watch
 

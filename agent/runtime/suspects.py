@@ -22,7 +22,7 @@ class Suspect:
 
 
 class Suspects:
-    """Of one machine, the oldest first. An occurrence counts until somebody dismisses it, or until
+    """Of one machine. An occurrence counts until somebody dismisses it, or until
     it is over and the machine has been seen to be as ever after it: acknowledged is not repaired.
     """
 
@@ -53,10 +53,14 @@ class Suspects:
             self.all = [replace(s, over=s.over or s.alarm == event.alarm) for s in self.all]
 
     def found(self, standing: Iterable[Standing]) -> None:
-        """These stand, or wait to be acknowledged: at the start."""
+        """These stand, or wait to be acknowledged, also those that were told late (in a flood)."""
         for one in standing:
-            open_ = one.active or not one.acked
-            if open_ and one.label != "dismissed" and self.begun(one.alarm) is None:
+            begun = self.begun(one.alarm)
+            if one.label == "dismissed" or not (one.active or not one.acked):
+                continue
+            if begun is not None and begun > one.since_ns:
+                self.all = [s for s in self.all if s.alarm != one.alarm or s.over]
+            if begun is None or begun > one.since_ns:
                 self.all.append(Suspect(one.alarm, one.since_ns))
 
     def well(self) -> None:

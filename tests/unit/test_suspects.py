@@ -45,6 +45,13 @@ def test_what_goes_on_is_not_well():
     assert confirmed.begun("hot") == 100
 
 
+def test_an_alarm_that_was_told_late_counts_from_its_beginning():
+    """In a flood changes are told when it is over; the list of alarms has been right all along."""
+    found = after(replace(RAISED, t_ns=900))
+    found.found([replace(quiet(AlarmSpec("hot", "p/t", "high", 8.0)), since_ns=100, active=True)])
+    assert found.facts() == [["hot", 100, False]]
+
+
 def test_it_is_known_over_a_restart():
     """What was kept, and what stands; a shelf is no alarm."""
     kept = after(RAISED, CLEARED, ACKED).facts()
