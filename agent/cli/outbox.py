@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ HELP = "show what still waits to be sent"
 
 def add(parser: ArgumentParser) -> None:
     """Arguments of the command."""
+    parser.add_argument(
+        "--dead", action="store_true", help="rows that a broker refused for ever, and why"
+    )
     add_daemon(parser)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Print one line for each sink."""
-    rows = _rows(args)
-    print(json.dumps(rows, indent=2, default=str) if args.json else records(rows, "no sink"))
+    """Print one line for each sink, or for each dead letter."""
+    if args.dead:
+        from agent.storage.dead import dead_letters  # noqa: PLC0415 - NumPy, only when needed
+
+        rows, none = _read(dead_letters, data_dir(args)), "no dead letters"
+    else:
+        rows, none = _rows(args), "no sink"
+    print(json.dumps(rows, indent=2, default=str) if args.json else records(rows, none))
     return OK
 
 
@@ -39,12 +48,18 @@ def _rows(args: Namespace) -> list[dict[str, Any]]:
 
 def _from_disk(folder: Path) -> list[dict[str, Any]]:
     """The same from the journal in *folder*, with what the agent would say as ``owed``."""
-    import sqlite3  # noqa: PLC0415
-
     from agent.storage.summary import summary  # noqa: PLC0415 - NumPy, only when needed
 
+    rows = _read(summary, folder)
+    print(f"The agent does not run; this is what {folder} holds.", file=sys.stderr)
+    return [{"owed" if k == "rows" else k: v for k, v in row.items()} for row in rows]
+
+
+def _read(what: Callable[[Path], list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
+    import sqlite3  # noqa: PLC0415
+
     try:
-        rows = summary(folder)
+        return what(folder)
     except sqlite3.Error as e:
         raise AgentError(
             f"the agent does not run, and its journal cannot be read ({e})",
@@ -52,5 +67,3 @@ def _from_disk(folder: Path) -> list[dict[str, Any]]:
             fix="Start the agent, or name its configuration with --config.",
             code="E775",
         ) from e
-    print(f"The agent does not run; this is what {folder} holds.", file=sys.stderr)
-    return [{"owed" if k == "rows" else k: v for k, v in row.items()} for row in rows]

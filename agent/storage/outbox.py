@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from agent.core.ports import Clock, Gap, Lane, Stored
 from agent.storage.acked import Acked
+from agent.storage.dead import Dead
 from agent.storage.gaps import POWER_OFF, Gaps
 from agent.storage.ledger import BEFORE, FIRST, PAST, Drops, Key, Ledger
 from agent.storage.opening import Found
@@ -129,14 +130,8 @@ class SinkOutbox:
         key = (stored.stream, stored.epoch)
         new = self.done(key, stored.first, stored.last)
         if rejected:
-            row = (self.name, stored.stream, stored.epoch, stored.first, stored.last,
-                   rejected, self._clock.wall_ns())  # fmt: skip
-            self._writer.later(
-                ("dead", *row[:4]),
-                lambda c: _run(
-                    c, "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)", *row
-                ),
-            )
+            dead = Dead(self.name, stored, rejected, self._clock.wall_ns())
+            self._writer.later(("dead", self.name, *key, stored.first), dead)
             if new:
                 self._count(key, "rejected", new)
 

@@ -14,7 +14,7 @@ from agent.storage.rows import ALARMS
 
 
 def summary(data_dir: Path) -> list[dict[str, Any]]:
-    """Of each sink: ``rows`` owed, ``oldest_ns``, ``dead_letters`` and ``lost`` rows.
+    """Of each sink: rows owed, ``oldest_ns``, rows that are ``dead_letters`` or ``lost``.
 
     Reads only what is committed, whether or not the daemon runs. Raises `sqlite3.Error` when
     there is no journal or it cannot be read.
@@ -49,7 +49,9 @@ def _summary(
             count, t0 = _there(conn, stream, epoch, a, b)
             rows += count
             oldest += [t0] if count else []
-    dead = conn.execute("SELECT count(*) FROM dead_letters WHERE sink = ?", (sink,)).fetchone()[0]
+    (dead,) = conn.execute(
+        "SELECT coalesce(sum(last - first + 1), 0) FROM dead_letters WHERE sink = ?", (sink,)
+    ).fetchone()
     lost = conn.execute(
         "SELECT coalesce(sum(rows), 0) FROM ledger WHERE sink = ?"
         " AND what NOT IN ('before', 'produced', 'rejected')",

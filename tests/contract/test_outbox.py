@@ -6,8 +6,10 @@ import numpy as np
 
 from agent.core.ports import Lane
 from agent.core.tag import Tag, TagSet
+from agent.storage.dead import KEPT, dead_letters
 from agent.storage.summary import summary
 from tests.contract.test_journal import T0, event, rows, store
+from tests.tools import ManualClock
 
 
 async def _all(outbox, lane=Lane.HISTORY, limit=100):
@@ -156,9 +158,32 @@ async def test_rejected_rows_are_dead_letters(tmp_path):
         await s.journal.flush()
         (facts,) = summary(tmp_path)
     assert facts == {"sink": "cloud", "rows": 3, "oldest_ns": facts["oldest_ns"],
-                     "dead_letters": 1, "lost": 0}  # fmt: skip
+                     "dead_letters": 2, "lost": 0}  # fmt: skip
     assert T0 <= facts["oldest_ns"] <= T0 + 2 * 10**9
     assert summary(tmp_path) == [facts]
+
+
+async def test_dead_letters_have_their_reason_and_a_bound(tmp_path):
+    """What is refused alike is one entry, however long that goes on; of others the last ones are
+    kept.
+    """
+    clock = ManualClock(T0)
+    async with store(tmp_path, clock=clock) as s:
+        cloud = s.journal.outbox("cloud")
+        for i in range(3 * KEPT):
+            clock.now_ns += 1
+            cloud.ack(s.journal.put(rows(i)), "not authorized" if i < KEPT else f"{i} bytes")
+        await s.journal.flush()
+        found = dead_letters(tmp_path)
+        assert len(found) == KEPT
+        assert (found[0]["from"], found[0]["reason"]) == (3 * KEPT, f"{3 * KEPT - 1} bytes")
+        clock.now_ns += 1
+        cloud.ack(s.journal.put(rows(1, 2)), "not authorized")
+        cloud.ack(s.journal.put(rows(3, 4)), "not authorized")
+        await s.journal.flush()
+        newest = dead_letters(tmp_path)[0]
+    assert (newest["sink"], newest["stream"], newest["epoch"]) == ("cloud", "pump", 1)
+    assert (newest["from"], newest["to"]) == (3 * KEPT + 1, 3 * KEPT + 6)
 
 
 async def test_other_tags_are_another_record(tmp_path):

@@ -18,6 +18,7 @@ from agent.cli.table import age, records, table
 from agent.config.schema import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError
+from agent.core.ports import Lane
 from agent.core.requests import Verb
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
@@ -226,6 +227,12 @@ async def test_outbox_of_a_resting_agent_is_read_from_its_disk(tmp_path: Path) -
     done = await edge_agent("outbox", "-c", config, "--json")
     ((row),) = json.loads(done.stdout)
     assert (row["sink"], row["owed"], row["oldest_ns"]) == ("hq", 1, NOW_NS)
+    async with open_store(tmp_path, limits, SystemClock(), Stats(), "") as store:
+        outbox = store.journal.outbox("hq")
+        outbox.ack((await outbox.owed(Lane.ALARM, 1))[0], "not authorized")
+    done = await edge_agent("outbox", "--dead", "-c", config)
+    assert done.stdout.splitlines()[0].split()[:2] == ["SINK", "STREAM"]
+    assert "not authorized" in done.stdout.splitlines()[1]
 
 
 async def test_models_are_listed_and_refusals_told(tmp_path: Path) -> None:
