@@ -4,7 +4,8 @@ import json
 import sys
 import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,23 +129,52 @@ _LINES: Final = (
 )
 
 
-def _side_by_side(sides: list[Any]) -> Iterator[str]:
-    """The alarms of both by time: from when to when each would have stood."""
+def _side_by_side(sides: Sequence[Any]) -> Iterator[str]:
+    """The alarms of both by time, those that overlap on one line: since when, and how long each
+    would have stood.
+    """
     some = sorted(
-        ((a["begin_ns"], i, a) for i, side in enumerate(sides) for a in side["alarms"]),
+        ((a["instance"], a["begin_ns"], a["end_ns"], i)
+         for i, side in enumerate(sides) for a in side["alarms"]),
         key=lambda one: one[:2],
-    )
-    if not some:
+    )  # fmt: skip
+    spells: list[_Spell] = []
+    for instance, begin_ns, end_ns, i in some:
+        last = spells[-1] if spells and spells[-1].instance == instance else None
+        if last is None or (last.end_ns is not None and begin_ns > last.end_ns):
+            spells.append(last := _Spell(instance, begin_ns, end_ns, [[] for _ in sides]))
+        elif last.end_ns is not None:
+            last.end_ns = None if end_ns is None else max(last.end_ns, end_ns)
+        last.stood[i].append(None if end_ns is None else (end_ns - begin_ns) / 1e9)
+    if not spells:
         return
-    rows: list[list[str]] = []
-    for begin_ns, i, a in some[:_ALARMS]:
-        told = "still stands" if a["end_ns"] is None else age((a["end_ns"] - begin_ns) / 1e9)
-        cells = [told if i == side else "" for side in range(len(sides))]
-        rows.append([when(begin_ns), a["instance"], *cells])
+    spells.sort(key=lambda s: s.begin_ns)
+    rows = [[when(s.begin_ns), s.instance, *map(_stood, s.stood)] for s in spells[:_ALARMS]]
     yield ""
-    yield table(["ALARM FROM", "MACHINE", *(("CANDIDATE", "IN SERVICE")[: len(sides)])], rows)
-    if len(some) > _ALARMS:
-        yield f"... and {len(some) - _ALARMS} more: --json"
+    yield table(["ALARM FROM", "MACHINE", *("CANDIDATE", "IN SERVICE")[: len(sides)]], rows)
+    if len(spells) > _ALARMS:
+        yield f"... and {len(spells) - _ALARMS} more: --json"
+
+
+@dataclass(slots=True)
+class _Spell:
+    """A time in which an alarm of one side or the other stands.
+
+    Attributes:
+        stood: Of each side how long each of its alarms stood, s; None: to the end.
+    """
+
+    instance: str
+    begin_ns: int
+    end_ns: int | None
+    stood: list[list[float | None]]
+
+
+def _stood(times: Sequence[float | None]) -> str:
+    if not times:
+        return ""
+    told = "still stands" if None in times else age(sum(t or 0.0 for t in times))
+    return told if len(times) == 1 else f"{len(times)} alarms, {told}"
 
 
 def _past(report: Any, champion: bool) -> Iterator[str]:
