@@ -17,9 +17,11 @@ from agent.app.judging import decides
 from agent.codecs.onnx import scan
 from agent.config.schema import Settings
 from agent.core.backtest import CANDIDATE, Entrant, Job
+from agent.core.drift import SCORE
 from agent.core.errors import AgentError, PermanentError
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel
+from agent.core.reference import Reference
 from agent.core.registry import Artifact
 from agent.core.report import Report
 from agent.core.window import Fed
@@ -74,6 +76,15 @@ def contender(model: str, file: Path) -> Contender:
             code="E685",
         )
     return Contender(manifest.version, digest, data, manifest)
+
+
+def scored(manifest: Manifest) -> dict[str, Reference]:
+    """Output -> its reference."""
+    return {
+        name.removeprefix(SCORE): r
+        for name, r in manifest.reference.items()
+        if name.startswith(SCORE)
+    }
 
 
 class Past:
@@ -158,6 +169,7 @@ class Past:
                     c.digest,
                     decides(section, c.manifest),
                     None if c.manifest is None else c.manifest.preparation,
+                    {} if c.manifest is None else scored(c.manifest),
                 )
                 for c in some
             ),

@@ -125,6 +125,7 @@ _LINES: Final = (
     ("median score", lambda s: _quantile(s, 3)),
     ("95 % of scores", lambda s: _quantile(s, 5)),
     ("greatest score", lambda s: _quantile(s, 6)),
+    ("score drift", lambda s: number(s["drift"])),
     ("CPU", lambda s: f"{s['cpu_s']:.2f} s"),
 )
 

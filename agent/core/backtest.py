@@ -1,7 +1,8 @@
 """A back-test: two versions over the same stored windows, pure and a piece at a time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -11,8 +12,9 @@ from agent.core.cutting import FOREVER, Cuts
 from agent.core.decision import Decider, Decision
 from agent.core.features import Preparation
 from agent.core.quality import Quality
+from agent.core.reference import Reference
 from agent.core.report import MOST_ALARMS, POINTS, QUANTILES, Interval, PastAlarm, Report, Side
-from agent.core.scores import Plot, Sample
+from agent.core.scores import Plot, Sample, Sums
 from agent.core.window import Fed
 
 CANDIDATE: Final = 0
@@ -34,12 +36,17 @@ _LONGEST_NS: Final = 3600 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A version in the back-test."""
+    """A version in the back-test.
+
+    Attributes:
+        references: Output -> what its healthy values look like, of its manifest.
+    """
 
     version: str
     digest: str
     decision: Decision | None = None
     preparation: Preparation | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Contestant:
         self.decision = decision
         self.scored = self.finite = self.flagged = self.raised = 0
         self.cpu_s = 0.0
-        self.sample = Sample()
+        self.sample, self._sums = Sample(), Sums(entrant.references.get(names[self._column]))
         self.alarms: list[Interval] = []
         self._open: dict[str, int] = {}
         self._deciders: dict[str, Decider] = {}
@@ -137,13 +144,16 @@ class Contestant:
     def end(self, errand: Errand, past: Sequence[PastAlarm]) -> NDArray[np.bool_]:
         """All are scored: the flags, bool (m,)."""
         cuts = self._cuts
+        if errand.counts and cuts is not None:
+            self.sample.add(self.scores[self._usable])
+            sound = (cuts.quality == Quality.GOOD) | (cuts.quality == Quality.UNCERTAIN_RANGE)
+            self._sums.add(self.scores[sound])
         if self.decision is None or cuts is None:
             return np.zeros(len(self.scores), np.bool_)
         key = f"{errand.instance} {errand.begin_ns}"
         flags = self._deciders.setdefault(key, Decider(self.decision))(self.scores, cuts.quality)
         if errand.counts:
             self.flagged += int(flags[self._usable].sum())
-            self.sample.add(self.scores[self._usable])
             oldest = self.decision.row == "oldest"
             self._intervals(errand.instance, cuts.start_ns if oldest else cuts.end_ns, flags)
         self._look(errand.instance, cuts, flags, past)
@@ -181,6 +191,7 @@ class Contestant:
         for instance, begin_ns in self._open.items():
             self._keep(Interval(instance, begin_ns, None))
         self._open = {}
+        drift = self._sums.scores().drift
         return Side(
             self.entrant.version,
             self.entrant.digest,
@@ -192,6 +203,7 @@ class Contestant:
             self.sample.quantiles(QUANTILES),
             self.decision is not None,
             round(self.cpu_s, 3),
+            float(f"{drift:.4g}") if isfinite(drift) else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import nan
 from typing import Any, Final, Self
 
 QUANTILES: Final = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -62,6 +63,8 @@ class Side:
         quantiles: Of the scores, at `QUANTILES`; empty without a finite one.
         decides: Has it a decision at all; without one nothing is flagged.
         cpu_s: CPU of its calls.
+        drift: How far its scores are from its manifest's reference, in units of the limit: more
+            than 1.0 is no healthy wandering. None without a reference, or with too few.
     """
 
     version: str
@@ -74,6 +77,12 @@ class Side:
     quantiles: tuple[float, ...] = ()
     decides: bool = False
     cpu_s: float = 0.0
+    drift: float | None = None
+
+    @property
+    def score_drift(self) -> float:
+        """``drift``; NaN where it is not known."""
+        return nan if self.drift is None else self.drift
 
     @property
     def alarm_share(self) -> float:

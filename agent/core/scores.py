@@ -1,4 +1,4 @@
-"""Scores in little room: enough of them for quantiles, and their course for a plot."""
+"""Scores in little room: what their quantiles, their drift and a plot of them need."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,6 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.evidence import Scores
+from agent.core.reference import BINS, CELLS, Reference
 from agent.core.report import Series
 
 _MOST: Final = 2**18
@@ -36,6 +38,31 @@ class Sample:
         """The scores at these shares; empty when there was none."""
         scores = np.concatenate(self._kept) if self._kept else np.empty(0)
         return tuple(map(float, np.quantile(scores, at))) if len(scores) else ()
+
+
+class Sums:
+    """What `Scores` are made of, by many scores at once."""
+
+    def __init__(self, reference: Reference | None) -> None:
+        self._reference = reference
+        self._n, self._total, self._squares = 0, 0.0, 0.0
+        self._counts = np.zeros(0 if reference is None else CELLS, np.int64)
+
+    def add(self, scores: Floats) -> None:
+        """The next scores (n,); what is no number does not count."""
+        z, r = scores[np.isfinite(scores)], self._reference
+        if r is not None:
+            at = np.floor((z - r.lo) / (r.step * r.std)).clip(-1, BINS).astype(np.intp) + 1
+            self._counts += np.bincount(at, minlength=CELLS)
+            z = (z - r.mean) / r.std
+        self._n += len(z)
+        self._total += float(z.sum())
+        self._squares += float((z * z).sum())
+
+    def scores(self) -> Scores:
+        """So far."""
+        counts = tuple(self._counts.tolist())
+        return Scores(self._reference, self._n, self._total, self._squares, counts)
 
 
 class Plot:

@@ -1,8 +1,14 @@
 """Scores in little room."""
 
-import numpy as np
+import math
 
-from agent.core.scores import Plot, Sample
+import numpy as np
+import pytest
+
+from agent.core.reference import reference
+from agent.core.scores import Plot, Sample, Sums
+from agent.core.tally import Tally
+from agent.core.window import Cut
 
 
 def test_quantiles_of_many_scores_are_those_of_all():
@@ -38,3 +44,20 @@ def test_a_plot_has_the_greatest_score_of_each_span():
     assert series.t_ns == (1000, 1010, 1050)
     assert (series.candidate, series.champion) == ((5.0, 7.0, 1.0), (4.0, None, 3.0))
     assert (series.candidate_on, series.champion_on) == ((0.5, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def test_sums_are_those_that_are_counted_one_by_one():
+    """The drift of many scores at once is that of a version in service."""
+    rng = np.random.default_rng(2)
+    wanted = reference(rng.normal(0.3, 0.1, 4000))
+    scores = rng.normal(0.4, 0.1, 2000)
+    sums, tally = Sums(wanted), Tally(reference=wanted)
+    cut = Cut(np.zeros((1, 1), np.float32), 192, 1, 2)
+    sums.add(np.append(scores[:700], np.nan))
+    sums.add(scores[700:])
+    tally.scored([cut] * len(scores), scores[:, None])
+    one, other = sums.scores(), tally.evidence().scores
+    assert (one.n, one.counts) == (other.n, other.counts)
+    assert one.drift == pytest.approx(other.drift)
+    assert one.drift > 1.0
+    assert math.isnan(Sums(None).scores().drift)
