@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -43,8 +44,8 @@ class HookReceiver(LoopbackServer):
         requests: Every request so far.
     """
 
-    def __init__(self, secret: str) -> None:
-        super().__init__(_handler(self))
+    def __init__(self, secret: str, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(_handler(self), tls)
         self.secret, self.status, self.stuck = secret, 204, False
         self.requests: list[Request] = []
 
