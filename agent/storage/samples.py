@@ -27,6 +27,9 @@ FOLDER: Final = "drift"
 MAX_VALUES: Final = 1_000_000
 """A sample of a wide model has fewer rows; a value takes about 18 bytes of CSV."""
 
+MOST: Final = 60
+"""Files that are kept: more than there are events, so what goes is what a crash left behind."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -65,6 +68,7 @@ def keep(
         form, data = "csv", _csv(wanted, t, v, suspect)
     file = f"{FOLDER}/{name}.{form}"
     _put(data_dir / file, data)
+    _tidy(data_dir / FOLDER)
     return {
         "file": file,
         "format": form,
@@ -166,3 +170,11 @@ def _put(path: Path, data: bytes) -> None:
             fix="Free space on the disk of data_dir; the event goes without it.",
             code="E679",
         ) from e
+
+
+def _tidy(folder: Path) -> None:
+    """Delete the oldest beyond `MOST`."""
+    with suppress(OSError):
+        files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in files[:-MOST]:
+            path.unlink()

@@ -96,6 +96,15 @@ def test_the_file_says_which_rows_are_suspect(tmp_path, form):
     assert not path.exists()
 
 
+def test_what_a_crash_left_behind_goes_in_the_end(tmp_path):
+    """A sample whose event was never written is deleted by those that come after it."""
+    shelf = Shelf(a=column(9), b=column(9))
+    for n in range(samples.MOST + 2):
+        assert samples.write(shelf, tmp_path, f"e{n}", wanted([(0, 8)]))
+    left = {path.name for path in (tmp_path / samples.FOLDER).iterdir()}
+    assert left == {f"e{n}.csv" for n in range(2, samples.MOST + 2)}
+
+
 def test_what_cannot_be_written_has_a_code(tmp_path):
     """A disk that refuses is not the end of the watch: the event goes without its sample."""
     (tmp_path / samples.FOLDER).write_text("in the way")
