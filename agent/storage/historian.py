@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -172,9 +172,14 @@ class Historian:
         return t_ns
 
     def alarms(self) -> Iterator[AlarmEvent]:
-        """Every alarm event that is kept, in the order in which they were made."""
-        for (text,) in self._conn.execute("SELECT event FROM alarms ORDER BY epoch, seq"):
-            yield AlarmEvent(**json.loads(text))
+        """Every alarm event that is kept, at its best time, in the order in which they came."""
+        for made, epoch, text in self._conn.execute(
+            "SELECT made, epoch, event FROM alarms ORDER BY epoch, seq"
+        ):
+            event = AlarmEvent(**json.loads(text))
+            facts = {"t_by": "device"} | json.loads(self.text(made))  # once it was not said by whom
+            by_ns = shift_ns(self._conn, epoch, facts)
+            yield replace(event, t_ns=event.t_ns + by_ns) if by_ns else event
 
     def places(self, stream: str, begin_ns: int, end_ns: int) -> list[Place]:
         """The blocks of *stream* that may hold rows of the span, in the order they were made."""
