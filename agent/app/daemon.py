@@ -33,7 +33,7 @@ from agent.runtime.pipeline import Pipeline, Wiring
 from agent.runtime.systemd import Pulse, notify
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
 from agent.storage.db import Store, open_store
-from agent.storage.historian import HistorianThread
+from agent.storage.historian_thread import HistorianThread
 
 log = structlog.get_logger()
 

@@ -30,7 +30,7 @@ from agent.runtime.staleness import Staleness
 from agent.runtime.trial import Fit
 from agent.storage import samples
 from agent.storage.db import Store
-from agent.storage.historian import HistorianThread
+from agent.storage.historian_thread import HistorianThread
 
 log = structlog.get_logger()
 

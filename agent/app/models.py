@@ -42,7 +42,7 @@ from agent.runtime.scoring import Scoring
 from agent.runtime.shadow import NAMED, Shadow
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
-from agent.storage.historian import HistorianThread
+from agent.storage.historian_thread import HistorianThread
 
 TEND_S: Final = 10.0
 """What waits and what serves is looked at so often."""

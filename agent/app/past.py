@@ -30,7 +30,7 @@ from agent.runtime.intake import Intake, bounded, read_manifest
 from agent.runtime.proof import check_inputs, check_needs
 from agent.runtime.stored import stored_windows
 from agent.runtime.trial import Fit, check_fit
-from agent.storage.historian import HistorianThread
+from agent.storage.historian_thread import HistorianThread
 from agent.storage.windows import newest
 
 log = structlog.get_logger()

@@ -1,15 +1,13 @@
 """The historian: the journal as time. A connection of its own that only reads."""
 
-import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +25,6 @@ from agent.storage.files import FOLDER
 from agent.storage.rebase import UNSYNCED, shift_ns
 from agent.storage.rows import key, tags_of
 from agent.storage.strips import Cells, Place
-
-T = TypeVar("T")
 
 _OPEN: Final = 8
 """Block files kept open."""
@@ -92,7 +88,7 @@ class Historian:
             self._conn = sqlite3.connect(uri, uri=True, timeout=5)
             self._conn.execute("SELECT 1 FROM sealed LIMIT 1")
         except sqlite3.Error as e:
-            raise _unreadable(self._path, e) from e
+            raise unreadable(self._path, e) from e
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -275,31 +271,8 @@ class Historian:
         return Trend(t, n[some], low[some], high[some], total[some] / n[some])
 
 
-class HistorianThread:
-    """The historian for the loop: every call runs on one thread, with a connection of its own."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._pool = ThreadPoolExecutor(1, "historian")
-
-    async def trend(self, tag: str, begin_ns: int, end_ns: int, points: int) -> Trend:
-        """As `Historian.trend`."""
-        return await self.ask(lambda historian: historian.trend(tag, begin_ns, end_ns, points))
-
-    async def ask(self, what: Callable[[Historian], T]) -> T:
-        """What *what* finds, with a historian that is open only for it."""
-
-        def run() -> T:
-            try:
-                with Historian(self._data_dir) as historian:
-                    return what(historian)
-            except sqlite3.Error as e:
-                raise _unreadable(self._data_dir, e) from e
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
-
-
-def _unreadable(path: Path, e: sqlite3.Error) -> AgentError:
+def unreadable(path: Path, e: sqlite3.Error) -> AgentError:
+    """A journal that is not there, or that is broken."""
     return AgentError(
         f"the journal cannot be read ({e})",
         where=str(path),

@@ -11,7 +11,8 @@ from agent.core.batch import Batch
 from agent.core.errors import AgentError
 from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
-from agent.storage.historian import Historian, HistorianThread
+from agent.storage.historian import Historian
+from agent.storage.historian_thread import HistorianThread
 from tests.contract.test_journal import T0, rows, store
 from tests.contract.test_sealing import count, files
 from tests.tools import until

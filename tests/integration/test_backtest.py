@@ -26,12 +26,10 @@ from simulators.agent_process import AgentProcess
 from simulators.registry_server import RegistryServer
 from tests.agents import told
 from tests.integration.test_models_cli import edge_agent
+from tests.integration.test_rollout import X86
 from tests.models_bench import MODEL, bench, document
 from tests.tools import until
 
-X86 = pytest.mark.skipif(
-    os.uname().machine != "x86_64", reason="integer division traps on x86 only"
-)
 S = 10**9
 HOUR = 3600
 DAY = 24 * HOUR

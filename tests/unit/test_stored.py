@@ -9,7 +9,7 @@ from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, GridWindow
 from agent.runtime.lane import InstancePlan
 from agent.runtime.stored import MAX_WINDOWS, PER_INSTANCE, stored_windows
-from agent.storage.historian import HistorianThread
+from agent.storage.historian_thread import HistorianThread
 from agent.storage.windows import newest
 from tests.contract.test_journal import store
 
