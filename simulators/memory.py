@@ -1,8 +1,10 @@
 """The registers of a simulated unit, and values put into them: the inverse of the decoder."""
 
 import struct
+from datetime import UTC, datetime
 from typing import Final
 
+from agent.codecs.modbus_times import TimeFormat
 from agent.codecs.modbus_types import FLOATS, REGISTERS, bytes_swapped, positions, width
 from agent.codecs.modbus_words import Field
 from agent.sources.modbus_address import Place
@@ -66,6 +68,11 @@ def put(buffer: bytearray, field: Field, value: float | str) -> None:
         for position, byte in zip(at, data.ljust(field.text.length, b"\0"), strict=True):
             buffer[field.at + position] = byte
         return
+    if field.time is not None:
+        data = clock(field.time, float(value))
+        for position, byte in zip(field.time.positions(field.order), data, strict=True):
+            buffer[field.at + position] = byte
+        return
     number = float(value)
     places = [field.at + p for p in positions(field.kind, field.order)]
     if field.kind in FLOATS:
@@ -92,3 +99,30 @@ def _integer(buffer: bytearray, field: Field, places: list[int], value: int) -> 
         mask = every >> shift << shift
     old = int.from_bytes(bytes(buffer[p] for p in places), "little")
     return (old & ~mask | value << shift & mask).to_bytes(size, "little")
+
+
+def clock(how: TimeFormat, seconds: float) -> bytes:
+    """A time (s since 1970) as a device has it in its registers, most significant first."""
+    if how.zone is None:
+        return (
+            int(seconds).to_bytes(4, "big")
+            if how.kind == "unix_s"
+            else round(1000 * seconds).to_bytes(8, "big")
+        )
+    at = datetime.fromtimestamp(seconds, UTC).astimezone(how.zone)
+    parts = (at.year % 100, at.month, at.day, at.hour, at.minute, at.second)
+    milliseconds = at.microsecond // 1000
+    match how.kind:
+        case "cp56time2a":
+            year, month, day, hour, minute, second = parts
+            summer = 0x80 if at.dst() else 0
+            small = (0, year, month, day | at.isoweekday() << 5, hour | summer, minute)
+            return bytes(small) + (1000 * second + milliseconds).to_bytes(2, "big")
+        case "ymdhms":
+            return b"".join(p.to_bytes(2, "big") for p in (at.year, *parts[1:]))
+        case "ymdhms_bytes":
+            return bytes(parts)
+    bcd = bytes.fromhex("".join(f"{p:02d}" for p in parts))
+    if how.kind == "ymdhms_bcd":
+        return bcd
+    return bcd + bytes.fromhex(f"{milliseconds:03d}{at.isoweekday() % 7 + 1}")

@@ -1,5 +1,6 @@
 """Plausible moving values for tags of which only the settings are known."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, floor, inf, isfinite, pi, sin
@@ -54,6 +55,8 @@ class Moving:
         """The number on the wire (or the text) at *now_s* seconds since the start."""
         if self.field.text is not None:
             return f"{self.name[:6].upper()}-{int(now_s / 60.0 + self.phase * 900):03d}"
+        if self.field.time is not None:
+            return time.time()
         if self.codes:
             return self.codes[int(now_s / self.period_s + self.phase * 97) % len(self.codes)]
         if self.grows:
@@ -94,7 +97,7 @@ def _one(
     seed = crc32(name.encode())
     phase, period_s = seed % 1000 / 1000, 20.0 + seed // 1000 % 41
     one = Moving(name, where, made, 0.0, 1.0, phase, period_s)
-    if made.text is not None:
+    if made.text is not None or made.time is not None:
         return one
     if name in powers:
         return replace(one, codes=(float(powers[name]),))

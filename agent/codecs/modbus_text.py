@@ -1,4 +1,4 @@
-"""Text in registers: lot numbers, recipes, serial numbers."""
+"""Text in registers, and all that is read one by one when it changes: lot numbers, times."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,33 +53,44 @@ class TextFormat:
         return text.rstrip() if self.trim == "end" else text.strip()
 
 
-class TextColumns:
-    """The text columns of a scan: while nothing changes, one gather and one compare for all."""
+Reader = Callable[[bytes], float]
+"""Bytes -> what stands in the column: the code of a text, a time; NaN when they mean nothing."""
 
-    def __init__(self, places: Sequence[tuple[int, TextFormat, list[int]]], code: CodeOf) -> None:
-        """Args: column, format and buffer positions of each text; *code* gives the codes out."""
-        self._formats = [f for _, f, _ in places]
+
+class Readings:
+    """Columns of a scan that are read one by one: while nothing changes, one gather and one
+    compare for all.
+    """
+
+    def __init__(self, places: Sequence[tuple[int, list[int], Reader]]) -> None:
+        """Args: column, buffer positions and reader of each."""
+        self._readers = [r for _, _, r in places]
         self._columns = np.array([c for c, _, _ in places], np.intp)
-        ends = np.cumsum([len(p) for _, _, p in places]).tolist()
-        self._parts = [slice(e - len(p), e) for (_, _, p), e in zip(places, ends, strict=True)]
-        self._gather = np.array([i for _, _, p in places for i in p], np.intp)
+        ends = np.cumsum([len(p) for _, p, _ in places]).tolist()
+        self._parts = [slice(e - len(p), e) for (_, p, _), e in zip(places, ends, strict=True)]
+        self._gather = np.array([i for _, p, _ in places for i in p], np.intp)
         self._last = np.zeros(len(self._gather), np.uint8)
         self._read = np.zeros(len(places), np.bool_)
-        self._codes = np.full(len(places), np.nan)
-        self._code = code
+        self._found = np.full(len(places), np.nan)
+        self._none = np.ones(len(places), np.bool_)
 
     def fill(self, buffer: NDArray[np.uint8], v: NDArray[np.float64], q: NDArray[np.uint8]) -> None:
-        """Write the codes into their columns of v (k,); q (k,) says which answers to believe."""
+        """Write what stands there into the columns of v (k,); q (k,) says which answers to
+        believe, and learns which mean nothing.
+        """
         now = buffer.take(self._gather, mode="clip")
         usable = q.take(self._columns) >= Quality.UNCERTAIN
         if not (np.array_equal(now, self._last) and self._read.all()):
             self._changed(now, usable)
-        v[self._columns] = self._codes
+        v[self._columns] = self._found
+        if self._none.any():
+            columns = self._columns[self._none]
+            q[columns[q[columns] == Quality.GOOD]] = Quality.BAD_SENSOR
 
     def _changed(self, now: NDArray[np.uint8], usable: NDArray[np.bool_]) -> None:
         for i in np.flatnonzero(usable):
             part = self._parts[i]
             if not self._read[i] or not np.array_equal(now[part], self._last[part]):
-                text = self._formats[i].read(now[part].tobytes())
-                self._codes[i] = self._code(int(self._columns[i]), text)
+                self._found[i] = self._readers[i](now[part].tobytes())
                 self._last[part], self._read[i] = now[part], True
+        self._none = np.isnan(self._found)

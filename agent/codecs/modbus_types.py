@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 Kind = Literal[
     "bool", "int8", "uint8", "int16", "uint16", "int24", "uint24", "int32", "uint32",
     "int64", "uint64", "float16", "float32", "float64", "bcd16", "bcd32", "text",
+    "unix_s", "unix_ms", "cp56time2a", "s7_datetime", "ymdhms", "ymdhms_bytes", "ymdhms_bcd",
 ]  # fmt: skip
 
 Order = Literal[
@@ -27,6 +28,12 @@ REGISTERS: Final[dict[Kind, int]] = {
     "float16": 1, "float32": 2, "float64": 4, "bcd16": 1, "bcd32": 2,
 }  # fmt: skip
 """Registers of each type; a bit or a byte of a register takes the register, a text its length."""
+
+REGISTERS_OF_TIMES: Final[dict[Kind, int]] = {
+    "unix_s": 2, "unix_ms": 4, "cp56time2a": 4, "s7_datetime": 4, "ymdhms": 6, "ymdhms_bytes": 3,
+    "ymdhms_bcd": 3,
+}  # fmt: skip
+"""Dates and times (`agent.codecs.modbus_times`): year, month, day, hour, minute, second."""
 
 UNSIGNED: Final = frozenset({"uint8", "uint16", "uint24", "uint32", "uint64"})
 """Types of which a tag may take some bits only."""

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.codecs.modbus_text import CodeOf, TextColumns, TextFormat
+from agent.codecs.modbus_text import CodeOf, Reader, Readings, TextFormat
+from agent.codecs.modbus_times import TimeFormat
 from agent.codecs.modbus_types import UNSIGNED, Kind, Order, bytes_swapped, positions, width
 from agent.core.quality import Quality
 
@@ -75,6 +76,7 @@ class Field:
     invalid: tuple[float, ...] = ()
     scale_by: int | None = None
     text: TextFormat | None = None
+    time: TimeFormat | None = None
 
     @property
     def cut(self) -> tuple[int, int] | None:
@@ -153,12 +155,8 @@ class Words:
         self._doubtful = self._bcd is not None or any(p.dtype.kind == "f" for p in self._parts)
         self._find_invalid()
         self._find_powers()
-        texts = [
-            (i, f.text, [f.at + p for p in f.text.positions(swapped=bytes_swapped(f.order))])
-            for i, f in enumerate(fields)
-            if f.text is not None
-        ]
-        self._texts = TextColumns(texts, code) if texts and code is not None else None
+        single = [_single(i, f, code) for i, f in enumerate(fields) if f.text or f.time]
+        self._single = Readings(single) if single else None
 
     def _arrange(self) -> list[int]:
         """Build the parts; the fields in the order in which their values are read."""
@@ -188,7 +186,7 @@ class Words:
                 self._bcd = self._bytes[b].reshape(-1, 4), weights, s
             else:
                 self._parts.append(_Part(self._bytes[b].view(machine), s, cuts))
-        return order + [i for i, f in enumerate(fields) if f.kind == "text"]
+        return order + [i for i, f in enumerate(fields) if f.text or f.time]
 
     def _find_invalid(self) -> None:
         """Pairs of place and number to look for; integers of 64 bits are compared as such."""
@@ -233,8 +231,8 @@ class Words:
             if self._doubtful and isnan(v.dot(self._zeros)):
                 self._flawed = True
                 q[~np.isfinite(v) & (q == Quality.GOOD)] = Quality.BAD_SENSOR
-        if self._texts is not None:
-            self._texts.fill(buffer, v, q)
+        if self._single is not None:
+            self._single.fill(buffer, v, q)
         if self._flawed:
             v[q < Quality.UNCERTAIN] = np.nan
         return v, q
@@ -290,3 +288,17 @@ class Words:
         theirs[~known & (theirs >= Quality.UNCERTAIN)] = Quality.BAD_SENSOR
         q[self._scaled] = np.minimum(q.take(self._scaled), theirs)
         self._flawed |= not known.all()
+
+
+def _single(column: int, field: Field, code: CodeOf | None) -> tuple[int, list[int], Reader]:
+    """Column, buffer positions and reader of a text or a time."""
+    if field.time is not None:
+        at, reader = field.time.positions(field.order), field.time.read
+    else:
+        text = field.text or TextFormat(1)
+        at = text.positions(swapped=bytes_swapped(field.order))
+
+        def reader(data: bytes) -> float:
+            return nan if code is None else code(column, text.read(data))
+
+    return column, [field.at + p for p in at], reader

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.codecs.modbus_types import FLOATS
+from agent.codecs.modbus_types import FLOATS, REGISTERS_OF_TIMES
 from agent.config.base import Refusal
 from agent.sources.modbus_address import Addressing, Place, TagError, resolve
 from agent.sources.modbus_place import OF_SCALED, place, said
@@ -69,7 +69,9 @@ def powers(tags: Mapping[str, ModbusTag], places: Mapping[str, Place]) -> dict[s
         elif theirs.class_ != tag.class_:
             fix = "Put both into one scan class: a value and its scale are read together."
             what = f"`{by}` is read in another scan class"
-        elif by in places and (places[by].kind in {*FLOATS, "text"} or said(theirs) & {*OF_SCALED}):
+        elif by in places and (
+            places[by].kind in {*FLOATS, *REGISTERS_OF_TIMES, "text"} or said(theirs) & {*OF_SCALED}
+        ):
             fix = "It is a plain integer: -2 means hundredths (SunSpec: sunssf)."
             what = f"`{by}` holds no power of ten"
         else:

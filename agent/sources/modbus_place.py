@@ -4,11 +4,14 @@ import re
 from dataclasses import replace
 from math import inf
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 from agent.codecs.modbus_text import TextFormat
+from agent.codecs.modbus_times import LOCAL, TimeFormat
 from agent.codecs.modbus_types import (
     FLOATS,
     REGISTERS,
+    REGISTERS_OF_TIMES,
     UNSIGNED,
     Kind,
     limits,
@@ -24,6 +27,7 @@ from agent.sources.modbus_tags import ModbusTag
 _CODE: Final = re.compile(r"^-?(?:0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})$")
 
 _OF_TEXT: Final = ("length", "per_register", "encoding", "trim")
+_NOT_OF_TIMES: Final = ("invalid", "scale", "offset", "scale_by", "unit", "enum")
 _OF_NUMBERS: Final = ("invalid", "scale", "offset", "scale_by", "unit", "range", "deadband", "enum")
 OF_SCALED: Final = ("scale", "offset", "scale_by")
 
@@ -41,7 +45,8 @@ def place(tag: ModbusTag, addressing: Addressing) -> Place:
 
 
 def _span(tag: ModbusTag, kind: Kind, address: Address) -> Span:
-    count = 1 if address.table in BIT_TABLES else REGISTERS.get(kind, 0) or _text(tag).registers
+    known = REGISTERS | REGISTERS_OF_TIMES
+    count = 1 if address.table in BIT_TABLES else known.get(kind, 0) or _text(tag).registers
     if address.wire + count > 0x10000:
         what = f"its {count} registers reach beyond wire address 65535"
         raise TagError("E302", what, "Correct `reg:`.")
@@ -84,7 +89,8 @@ def _check(tag: ModbusTag, kind: Kind, table: Table) -> None:
     elif misplaced := [k for k in _OF_TEXT if k in given]:
         what = f"`{misplaced[0]}` is for text, this is {kind}"
         raise _misfit(misplaced[0], what, f"Remove `{misplaced[0]}:`.")
-    if len(tag.order) == 8 and REGISTERS.get(kind) != 4:
+    _check_time(tag, kind, given)
+    if len(tag.order) == 8 and (REGISTERS | REGISTERS_OF_TIMES).get(kind) != 4:
         fix = "Write ABCD, CDAB, BADC or DCBA; eight letters are for values of four registers."
         raise _misfit("order", f"order {tag.order} has eight bytes, {kind} has not", fix)
     if tag.byte is not None and kind not in {"int8", "uint8"}:
@@ -106,6 +112,30 @@ def _check_text(tag: ModbusTag, given: set[str]) -> None:
     if tag.order not in {"ABCD", "BADC"}:
         fix = "Write BADC when the two characters of each register are swapped."
         raise _misfit("order", f"order {tag.order} means nothing for text", fix)
+
+
+def _check_time(tag: ModbusTag, kind: Kind, given: set[str]) -> None:
+    if (kind in LOCAL) != (tag.zone is not None):
+        what = f"`zone` is for times of a clock on the wall, this is {kind}"
+        fix = "Remove `zone:`."
+        if kind in LOCAL:
+            what = f"{kind} without its zone may mean any hour"
+            fix = "Add `zone: Europe/Berlin`, or `zone: UTC` where the device's clock has it."
+        raise TagError("E365", what, fix, "zone")
+    if tag.zone is not None and _zone(tag.zone) is None:
+        fix = "Write a name such as Europe/Berlin, or UTC."
+        raise TagError("E365", f"there is no time zone `{tag.zone}`", fix, "zone")
+    key = next((k for k in _NOT_OF_TIMES if k in given), None)
+    if kind in REGISTERS_OF_TIMES and key is not None:
+        what = f"`{key}` is for numbers, this is a time: seconds since 1970"
+        raise _misfit(key, what, f"Remove `{key}:`.")
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    try:
+        return None if name is None else ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        return None
 
 
 def _check_numbers(tag: ModbusTag, kind: Kind, given: set[str]) -> None:
@@ -163,6 +193,7 @@ def field(tag: ModbusTag, where: Place, block: int, at: int, scale_by: int | Non
         invalid=tuple(x for x in invalid if x is not None),
         scale_by=scale_by,
         text=_text(tag) if where.kind == "text" else None,
+        time=TimeFormat(where.kind, _zone(tag.zone)) if where.kind in REGISTERS_OF_TIMES else None,
     )
 
 
@@ -181,7 +212,7 @@ def described(name: str, tag: ModbusTag, kind: Kind) -> Tag:
         lo, hi = min(c for c, _ in codes), max(c for c, _ in codes)
     return Tag(
         name,
-        tag.unit,
+        "s" if kind in REGISTERS_OF_TIMES else tag.unit,
         lo,
         hi,
         tag.deadband,
@@ -194,6 +225,6 @@ def described(name: str, tag: ModbusTag, kind: Kind) -> Tag:
 def _form(tag: ModbusTag, kind: Kind) -> Literal["number", "integer", "boolean"]:
     """A bit is true or false, a whole number that is not scaled stays one."""
     scaled = tag.scale != 1.0 or tag.offset != 0.0 or tag.scale_by is not None
-    if scaled or kind in FLOATS or kind == "text":
+    if scaled or kind in FLOATS or kind in REGISTERS_OF_TIMES or kind == "text":
         return "number"
     return "boolean" if kind == "bool" else "integer"

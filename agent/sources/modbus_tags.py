@@ -101,6 +101,8 @@ class ModbusTag(Section):
     """How the text is encoded; `ascii` without it."""
     trim: Literal["end", "both", "keep"] | None = None
     """Which spaces are taken off a text; those at its `end` without this."""
+    zone: str | None = None
+    """Time zone of a time that has none of its own: `Europe/Berlin`."""
     enum: Annotated[dict[str, Line] | None, Field(min_length=1)] = None
     """Number: word. The tag travels as text."""
     invalid: Annotated[

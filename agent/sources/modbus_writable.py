@@ -1,5 +1,6 @@
 """Which Modbus tags may be written at all; a check of the file, with no code that could write."""
 
+from agent.codecs.modbus_types import REGISTERS_OF_TIMES
 from agent.config.schema import WriteRule
 from agent.sources.modbus_address import Place
 from agent.sources.modbus_tags import ModbusTag
@@ -31,8 +32,8 @@ def write_flaws(tag: ModbusTag, where: Place, rule: WriteRule, *, broadcast: boo
 
 def _partial(tag: ModbusTag, where: Place) -> str:
     """Why the registers of *tag* are not its own alone, or not known; empty when they are."""
-    if where.kind == "text":
-        return "text is read, not written"
+    if where.kind == "text" or where.kind in REGISTERS_OF_TIMES:
+        return f"{where.kind} is read, not written"
     if where.kind in {"int8", "uint8", "int24", "uint24"}:
         return f"{where.kind} shares its registers with another value"
     if tag.mask is not None or tag.shift:

@@ -59,6 +59,7 @@ TAGS = st.one_of(
     st.builds(lambda reg, bit: {"reg": hex(reg), "bit": bit}, REGISTER, st.integers(0, 15)),
     st.builds(lambda r, t: {"reg": r, "table": t}, REGISTER, st.sampled_from(["coil", "input"])),
     TEXTS.map(lambda more: {"reg": 1, "as": "text", "length": 8} | more),
+    st.just({"reg": 1, "as": "ymdhms_bcd", "zone": "Asia/Seoul", "order": "BADC"}),
 )
 
 
