@@ -38,6 +38,7 @@ _EXITS: Final = {
     "E657": DEGRADED,
     "E649": TRY_AGAIN,
     "E664": USAGE,
+    "E665": USAGE,
     "E674": DEGRADED,
     "E675": TRY_AGAIN,
     "E676": DEGRADED,

@@ -15,9 +15,9 @@ from agent.core.errors import AgentError
 
 COMMANDS: Final = (
     "run", "check", "plan", "apply", "reload", "config", "status", "top", "outbox", "export",
-    "backup", "restore", "alarms", "read", "write", "models", "tags", "explain", "tail", "trend",
-    "maintenance", "force", "scan", "probe", "dry-run", "doctor", "bundle", "record", "replay",
-    "simulate", "web", "demo",
+    "backup", "restore", "alarms", "read", "write", "models", "fleet", "tags", "explain", "tail",
+    "trend", "maintenance", "force", "scan", "probe", "dry-run", "doctor", "bundle", "record",
+    "replay", "simulate", "web", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

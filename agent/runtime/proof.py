@@ -1,6 +1,5 @@
 """What a manifest promises, held against this gateway: who it is for, what it needs, its proof."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from agent.core.decision import flags
 from agent.core.errors import PermanentError
 from agent.core.manifest import Golden, Manifest
 from agent.core.recording import cuts
+from agent.core.ring import place
 
 Predict = Callable[[NDArray[np.float32]], Awaitable[Mapping[str, NDArray[np.float32]]]]
 """Windows (b, w, k) as the model is given them -> its outputs."""
@@ -30,12 +30,10 @@ _PUBLISH: Final = "Correct the package, or the configuration of the model."
 def meant(manifest: Manifest, gateway: str) -> None:
     """`PermanentError` (E690) unless *gateway* is one of those it is for.
 
-    The share is decided by a hash of gateway, model and release: a file server can stage a
-    fleet, and a gateway that is in stays in when the share grows.
+    Its place in the ring (`agent.core.ring`) decides the share: a file server can stage a fleet.
     """
-    text = f"{gateway}|{manifest.name}|{manifest.release}"
-    place = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10_000
-    if any(fnmatchcase(gateway, p) for p in manifest.gateways) and place < manifest.percent * 100:
+    inside = place(gateway, manifest.name, manifest.release) < manifest.percent * 100
+    if inside and any(fnmatchcase(gateway, p) for p in manifest.gateways):
         return
     raise PermanentError(
         f"version {manifest.version} is not meant for this gateway yet "
