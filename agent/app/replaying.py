@@ -62,7 +62,7 @@ class Replaying:
         elif operation == wire.SCORE:
             found = self._score(slot)
         elif operation == wire.REPORT:
-            found = self._match.report(time.process_time(), _peak_bytes()).as_json()
+            found = self._report()
         else:
             return reply(self._models, operation, slot, payload, shape)
         return 0, [json.dumps(found).encode()]
@@ -89,11 +89,20 @@ class Replaying:
 
     def _next(self) -> Mapping[str, Any]:
         """End the piece that all have scored, and begin with the next one."""
-        if self._begun:
-            self._match.end()
+        self._end()
         part = next(self._pieces, None)
         self._begun = part is not None
         return {"part": part, "windows": self._match.windows}
+
+    def _end(self) -> None:
+        """A piece that all have scored is judged; one that they have not is left out."""
+        if self._begun and not any(side.left for side in self._match.sides):
+            self._match.end()
+        self._begun = False
+
+    def _report(self) -> Mapping[str, Any]:
+        self._end()
+        return self._match.report(time.process_time(), _peak_bytes()).as_json()
 
     def _score(self, slot: int) -> Mapping[str, Any]:
         """Run one model over what waits, for a while; how many windows are left."""

@@ -7,7 +7,6 @@ it, a champion is left out, and anything else is no fault of either.
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final, Protocol, TypeVar
 
 from agent.core.backtest import CANDIDATE, CHAMPION, Job
@@ -129,17 +128,18 @@ async def _once(means: Means, job: Job, models: Sequence[bytes]) -> Report:
             loaded = await _asked(slot, child.load(slot, model, limits.load_s))
             _check(means, slot, loaded)
         await _asked(None, child.open(job, limits.read_s))
-        late = False
+        late, tried = False, 0.0
         while not late and (part := await _asked(None, child.next(limits.read_s))) is not None:
             for slot in range(len(models)):
                 while not late and await _asked(slot, child.score(slot, limits.score_s)) > 0:
                     late = means.clock.mono_s() > until_s
+            if not late:
+                late, tried = means.clock.mono_s() > until_s, part
             means.tell(part)
         report = await _asked(None, child.report(limits.read_s))
     if not late:
         return report
-    reached = datetime.fromtimestamp(report.last_ns // 10**9, UTC)
-    note = f"stopped after {limits.whole_s:g} s, at {reached:%Y-%m-%d %H:%M} UTC"
+    note = f"stopped after {limits.whole_s:g} s, with {tried:.0%} of the history tried"
     return replace(report, notes=(*report.notes, note))
 
 
