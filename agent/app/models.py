@@ -18,13 +18,14 @@ from agent.app.learning import Learning
 from agent.app.modelstate import ModelStates
 from agent.app.past import Past
 from agent.config.base import Context
+from agent.config.rollout import RolloutSection
 from agent.config.schema import ModelSection, Settings
 from agent.core.batch import Batch
 from agent.core.errors import AgentError, TransientError
 from agent.core.history import History
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, LoadedModel
-from agent.core.registry import Artifact, Registry
+from agent.core.registry import Artifact, Offer, Registry
 from agent.core.stats import Part, Stats
 from agent.core.tally import Tally
 from agent.inference.host import WorkerHost
@@ -105,11 +106,13 @@ class Models:
                 backtest=self.past.backtest,
                 shadow=self.shadow,
                 evidence=self.scoring.evidence,
+                suspects=self._suspects,
             ),
             judge,
             registries=self._registry,
-            download=download,
+            download=self._download,
             downloads=downloads,
+            max_size=lambda: self._space().max_size,
             clock=clock,
             stats=stats,
         )
@@ -269,6 +272,15 @@ class Models:
         self, model: str, loaded: LoadedModel, manifest: Manifest | None
     ) -> Callable[[], Tally]:
         return tally(self._settings().models[model], loaded, manifest)
+
+    def _space(self) -> RolloutSection:
+        return self._settings().rollout or RolloutSection.model_validate({})
+
+    async def _download(self, registry: Registry, offer: Offer, folder: Path) -> Path:
+        return await download(registry, offer, folder, self._space().min_free)
+
+    def _suspects(self, event: str) -> list[str]:
+        return self.drift.events.suspects(event)
 
     def _decide(self, model: str) -> None:
         """What the version in service decides makes the alarms that the configuration left open."""

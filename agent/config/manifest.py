@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.base import Name, Section
 from agent.config.manifest_parts import (
+    AcceptanceSection,
     Channel,
     DecisionSection,
     FeatureSection,
@@ -62,6 +63,7 @@ class PackSpec(Section):
     decision: DecisionSection | None = None
     requires: RequiresSection = Field(default_factory=lambda: RequiresSection.model_validate({}))
     target: TargetSection = Field(default_factory=lambda: TargetSection.model_validate({}))
+    acceptance: AcceptanceSection | None = None
     expires: Time | None = None
     provenance: dict[str, str] = Field(default_factory=dict)
     """Where it comes from: data, code, author, metrics."""
@@ -182,6 +184,7 @@ def build(file: ManifestFile) -> core.Manifest:
         else {n: _reference(c) for n, c in file.reference.columns.items()},
         frozenset(c.name for c in file.channels if c.drift == "ignore"),
         fallback=_limits(file),
+        acceptance={} if file.acceptance is None else file.acceptance.model_dump(exclude_none=True),
     )
 
 

@@ -225,6 +225,25 @@ class TargetSection(Section):
     """Share of the gateways that take it."""
 
 
+class AcceptanceSection(Section):
+    """What it must show on a gateway, where that asks for less; as in `rollout:`, times in s."""
+
+    shadow_s: Finite | None = Field(None, ge=0)
+    shadow_windows: int | None = Field(None, ge=0)
+    probation_s: Finite | None = Field(None, ge=0)
+    backtest_windows: int | None = Field(None, ge=1)
+    alarm_ratio: Finite | None = Field(None, ge=1)
+    alarm_share: Finite | None = Field(None, ge=0, le=1)
+    score_drift: Finite | None = Field(None, gt=0)
+    misses: Finite | None = Field(None, ge=0, le=1)
+    rollback_ratio: Finite | None = Field(None, ge=1)
+    rollback_misses: Finite | None = Field(None, ge=0, le=1)
+    rollback_drift: Finite | None = Field(None, gt=0)
+    constant: int | None = Field(None, ge=2)
+    ask: bool | None = None
+    """A person promotes it."""
+
+
 class ModelFile(Section):
     """The ONNX file."""
 

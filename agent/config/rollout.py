@@ -4,13 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from agent.config.base import Number, Seconds, Section
+from agent.config.base import Bytes, Number, Seconds, Section
 
 
 class RolloutSection(Section):
     """How new versions out of registries get into service.
 
     Without this section a version serves right after its trial. A local `file:` always does.
+    `keep`, `max_size` and `min_free` hold for all.
     """
 
     backtest_s: Seconds = Field(86400.0, alias="backtest")
@@ -45,3 +46,7 @@ class RolloutSection(Section):
     """So many equal scores in a row are no answer."""
     keep: int = Field(1, ge=1, le=20)
     """Versions on the disk to go back to."""
+    max_size: Bytes = Field(256_000_000, ge=1_000_000)
+    """The files of all models never take more."""
+    min_free: Bytes = 100_000_000
+    """So much of the disk a download leaves to others."""

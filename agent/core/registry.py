@@ -114,6 +114,10 @@ class ArtifactStore(Protocol):
         """The manifest of the model file *digest*; empty when there is none."""
         ...
 
+    def size(self) -> int:
+        """Bytes of everything that is kept here."""
+        ...
+
     def collect(self, keep: Collection[str]) -> list[str]:
         """Delete every file whose digest is not in *keep*; the digests deleted."""
         ...

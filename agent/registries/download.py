@@ -17,14 +17,16 @@ from agent.registries.index import MAX_MODEL
 log = structlog.get_logger()
 
 MIN_FREE: Final = 100_000_000
-"""Bytes of disk that a download leaves to others."""
+"""Bytes of disk that a download leaves to others, where nobody says otherwise."""
 
 _BUFFER: Final = 1 << 20
 _PROGRESS: Final = 1 << 16
 """An interrupted download that brought this many bytes goes on at once."""
 
 
-async def download(registry: Registry, offer: Offer, folder: Path) -> Path:
+async def download(
+    registry: Registry, offer: Offer, folder: Path, min_free: int = MIN_FREE
+) -> Path:
     """The file of *offer* as ``<folder>/<sha256>.part``, complete but not verified.
 
     A part left behind by an earlier call, even one before a power cut, is continued. The folder
@@ -38,7 +40,7 @@ async def download(registry: Registry, offer: Offer, folder: Path) -> Path:
         raise PermanentError(f"a model of {offer.size} bytes is not taken", code="E614")
     part = folder / f"{offer.sha256}.part"
     try:
-        while (have := await asyncio.to_thread(_prepare, part, offer.size)) < offer.size:
+        while (have := await asyncio.to_thread(_prepare, part, offer.size, min_free)) < offer.size:
             await _continue(registry, offer, part, have)
     except OSError as e:
         raise TransientError(
@@ -105,7 +107,7 @@ async def _closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[AsyncIterator[
             await chunks.aclose()
 
 
-def _prepare(part: Path, size: int) -> int:
+def _prepare(part: Path, size: int, min_free: int) -> int:
     """Bytes that are here already, with room on the disk for the rest."""
     part.parent.mkdir(parents=True, exist_ok=True)
     for other in part.parent.glob("*.part"):
@@ -116,9 +118,9 @@ def _prepare(part: Path, size: int) -> int:
         part.unlink()
         have = 0
     free = shutil.disk_usage(part.parent).free
-    if free < size - have + MIN_FREE:
+    if free < size - have + min_free:
         raise TransientError(
-            f"the disk is too full for a model of {size} bytes; {MIN_FREE} bytes are left free",
+            f"the disk is too full for a model of {size} bytes; {min_free} bytes are left free",
             where=str(part.parent),
             fix="Free disk space.",
             code="E632",

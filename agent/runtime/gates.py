@@ -68,13 +68,15 @@ def stricter(device: Gates, wanted: Mapping[str, float]) -> Gates:
     return replace(device, **found)
 
 
-def backtest(report: Report, gates: Gates) -> str | None:
-    """Why the back-test speaks against the candidate."""
+def backtest(report: Report, gates: Gates, *, retrained: bool = False) -> str | None:
+    """Why the back-test speaks against the candidate. One that was *retrained* and is silent about
+    a confirmed alarm is no error of a person: whether it may is for a person to say.
+    """
     mine, theirs = report.candidate, report.champion
     if mine.finite < mine.scored:
         return f"{mine.scored - mine.finite} of {mine.scored} stored windows have no score"
     missed = [p.alarm for p in report.silenced if p.label == "confirmed"]
-    if missed:
+    if missed and not retrained:
         return f"it misses confirmed alarms ({', '.join(dict.fromkeys(missed))})"
     base, scored = (None, 0) if theirs is None else (theirs.flagged, theirs.scored)
     return _flags(mine.flagged, mine.scored, base, scored, gates)

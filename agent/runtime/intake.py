@@ -23,6 +23,9 @@ log = structlog.get_logger()
 MAX_MODEL: Final = 500_000_000
 """Bytes a model file may have."""
 
+MAX_STORE: Final = 256_000_000
+"""Bytes that the files of all models may take, where nobody says otherwise."""
+
 Download = Callable[[Registry, Offer, Path], Awaitable[Path]]
 
 
@@ -39,10 +42,15 @@ class Intake:
     """The artifact store as the rollout uses it: no file is collected while it is under way."""
 
     def __init__(
-        self, artifacts: ArtifactStore, judge: Judge, download: Download, downloads: Path
+        self,
+        artifacts: ArtifactStore,
+        judge: Judge,
+        download: Download,
+        downloads: Path,
+        max_size: Callable[[], int] = lambda: MAX_STORE,
     ) -> None:
         self._artifacts, self._judge = artifacts, judge
-        self._download, self._downloads = download, downloads
+        self._download, self._downloads, self._max_size = download, downloads, max_size
         self._under_way: Counter[str] = Counter()
         self._disk = asyncio.Lock()
 
@@ -120,6 +128,7 @@ class Intake:
         try:
             await self.verified(artifact)
         except PermanentError:
+            await self._room(offer.name, offer.size)
             part = await self._download(registry, offer, self._folder(offer.name))
             await asyncio.to_thread(self._artifacts.add, part, offer.sha256, offer.size)
         path = self._artifacts.path(offer.sha256) or Path()
@@ -138,6 +147,7 @@ class Intake:
             try:
                 await self.verified(artifact)
             except PermanentError:
+                await self._room(name, len(data))
                 await asyncio.to_thread(self._copy, name, data, digest)
         return Artifact(name, digest[:12], 0, digest, self._artifacts.path(digest) or Path())
 
@@ -158,6 +168,17 @@ class Intake:
             gone = await asyncio.to_thread(self._artifacts.collect, kept)
         if gone:
             log.info("models.collected", digests=[d[:12] for d in gone])
+
+    async def _room(self, name: str, size: int) -> None:
+        """`TransientError` (E658) when a file of *size* bytes would be too many."""
+        used, most = await asyncio.to_thread(self._artifacts.size), self._max_size()
+        if used + size > most:
+            raise TransientError(
+                f"the files of models take {used} bytes; {size} more are beyond {most}",
+                where=f"model {name}",
+                fix="Raise `max_size` of `rollout:`, or lower its `keep`.",
+                code="E658",
+            )
 
     def _copy(self, name: str, data: bytes, digest: str) -> None:
         part = self._folder(name) / f"{digest}.part"

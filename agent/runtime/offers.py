@@ -1,6 +1,6 @@
 """What there is to take: the offer of a registry, or the operator's file, brought here."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ class Offers:
         intake: Intake,
         releases: Releases,
         steps: Steps,
+        collect: Callable[[Watched], Awaitable[None]],
         registries: Callable[[str], Registry],
         clock: Clock,
     ) -> None:
         self._intake, self._releases, self._steps = intake, releases, steps
-        self._registries, self._clock = registries, clock
+        self._collect, self._registries, self._clock = collect, registries, clock
 
     async def consider(self, one: Watched, choice: ModelChoice, actor: str) -> bool:
         """Take what there is, if it is to be taken; True when it serves then."""
@@ -91,6 +92,7 @@ class Offers:
         if known is None or known.stage not in UNDER_WAY:
             changed = release.discovered(artifact, self._releases.now_ns())
             await self._releases.move(one.name, changed, actor)
+            await self._collect(one)  # what it supersedes makes room
 
     async def _verified(self, one: Watched, artifact: Artifact, actor: str) -> None:
         """Its file is here and is what was promised."""

@@ -32,6 +32,7 @@ class Releases:
     ) -> None:
         self._state, self._audit, self._artifacts = state, audit, artifacts
         self._clock = clock
+        self._known: dict[str, tuple[Mapping[str, Any], Release]] = {}
 
     def now_ns(self) -> int:
         """The time of a move."""
@@ -40,7 +41,12 @@ class Releases:
     def get(self, name: str) -> Release:
         """What is known about *name*; parts that make no sense count as not known."""
         value = self._state.get(NAMESPACE, name)
-        return read(name, value, self._path) if isinstance(value, Mapping) else Release()
+        if not isinstance(value, Mapping):
+            return Release()
+        known = self._known.get(name)
+        if known is None or known[0] is not value:
+            known = self._known[name] = (value, read(name, value, self._path))
+        return known[1]
 
     def _path(self, digest: str) -> Path:
         """Looked up anew: ``data_dir`` may have moved."""

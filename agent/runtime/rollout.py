@@ -43,6 +43,7 @@ class Rollout:
         registries: The registry of a name.
         download: ``(registry, offer, folder)`` -> complete file in *folder*, not yet verified.
         downloads: Where downloads may be kept between calls.
+        max_size: Bytes that the files of all models may take.
         clock: For ``last_check``.
         stats: Gauge ``models.out``: models of which a version was taken out of service.
     """
@@ -58,16 +59,20 @@ class Rollout:
         registries: Callable[[str], Registry],
         download: Download,
         downloads: Path,
+        max_size: Callable[[], int],
         clock: Clock,
         stats: Stats,
     ) -> None:
-        self._intake, self._judge = Intake(artifacts, judge, download, downloads), judge
+        self._intake = Intake(artifacts, judge, download, downloads, max_size)
+        self._judge = judge
         self._releases = Releases(state, audit, artifacts, clock)
         self._verdicts = Verdicts(self._releases, stats)
         self._service = Service(scene, self._intake, self._releases, self._verdicts, stats)
         self._steps = Steps(scene, self._intake, self._releases, self._service, clock)
         self._watch = Watch(scene, self._intake, self._releases, self._service, self._steps, clock)
-        self._offers = Offers(self._intake, self._releases, self._steps, registries, clock)
+        self._offers = Offers(
+            self._intake, self._releases, self._steps, self._service.collect, registries, clock
+        )
         self._clock, self._stats = clock, stats
         self._models: dict[str, Watched] = {}
         self._seen: set[str] = set()

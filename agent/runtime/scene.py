@@ -1,6 +1,6 @@
 """Where versions are tried, replayed, watched, and where they serve."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,6 +56,8 @@ class Scene:
         backtest: Replays history; None where there is none.
         shadow: None where there is none: versions pass without.
         evidence: What was counted of the version (digest) in service since it serves.
+        suspects: Alarms that nobody has dismissed, in or after which the rows of a stale event
+            (id) were made.
     """
 
     trial: Callable[[], AbstractAsyncContextManager[ModelHost]]
@@ -66,3 +68,4 @@ class Scene:
     backtest: Backtest | None = None
     shadow: Shadows | None = None
     evidence: Callable[[str], Evidence | None] = lambda _digest: None
+    suspects: Callable[[str], Sequence[str]] = lambda _event: ()

@@ -10,20 +10,18 @@ from agent.core.ports import Clock
 from agent.runtime import gates
 from agent.runtime.gates import Gates
 from agent.runtime.intake import Intake
+from agent.runtime.lessons import HERE, retrained
 from agent.runtime.life import Version
 from agent.runtime.releases import Releases
-from agent.runtime.scene import Scene, Shadows
+from agent.runtime.scene import Scene
 from agent.runtime.service import MAX_TRIES, Service, overtaken
-from agent.runtime.span import Look
+from agent.runtime.shadowing import Shadowing, spoken_against
 from agent.runtime.stages import Stage
 from agent.runtime.trial import try_out
 from agent.runtime.versions import ModelChoice, Watched
 
 AGENT: Final = "agent"
 """Who moves a version that no person has asked for."""
-
-RETRAINED: Final = "retrained_from"
-"""In the provenance of a version that was trained from what this plant measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,8 @@ class Steps:
         service: Service,
         clock: Clock,
     ) -> None:
-        self._scene, self._intake, self._clock = scene, intake, clock
+        self._scene, self._intake = scene, intake
+        self._shadowing = Shadowing(scene, intake, releases, clock)
         self._releases, self._service = releases, service
         self._trial_turn = asyncio.Lock()
         self._steps: Mapping[Stage, Callable[[Turn, Version], Awaitable[bool]]] = {
@@ -154,8 +153,8 @@ class Steps:
         """
         data = await self._intake.verified(version.artifact)
         async with self._trial_turn:
-            await self._releases.note(turn.name, turn.digest, tries=version.tries + 1)
             try:
+                await self._releases.note(turn.name, turn.digest, tries=version.tries + 1)
                 await self._tried(turn.choice, version, data)
             except (TransientError, asyncio.CancelledError):
                 await self._releases.note(turn.name, turn.digest, tries=version.tries)
@@ -174,7 +173,7 @@ class Steps:
 
     async def _backtest(self, turn: Turn, version: Version) -> bool:
         """Replay history; where the trial alone is asked for, it serves now."""
-        gate = await self.gates(turn.choice, version)
+        gate = await self.gates(turn.one, version)
         if gate is None:
             return await self._serve(turn, Stage.ACTIVE, "it passed its trial")
         if self._scene.backtest is None or gate.backtest_s <= 0:
@@ -185,60 +184,53 @@ class Steps:
             return await self._move(turn, Stage.BACKTESTED, "skipped: too little stored history")
         told = {k: v for k, v in report.as_json().items() if k != "series"}  # a plot is large
         evidence = {"backtest": told}
-        await self._judge(turn, Stage.BACKTESTED, gates.backtest(report, gate), evidence)
+        against = gates.backtest(report, gate, retrained=await self._retrained(version))
+        if against is not None:
+            kept = {**evidence, "gate": Stage.BACKTESTED}
+            await self._releases.note(turn.name, turn.digest, evidence=kept)
+            raise spoken_against(turn.name, against)
         why = f"{report.candidate.scored} stored windows speak for it"
         return await self._move(turn, Stage.BACKTESTED, why, evidence=evidence)
 
-    async def _judge(
-        self, turn: Turn, stage: Stage, against: str | None, evidence: Mapping[str, Any]
-    ) -> None:
-        """`PermanentError` (E656), with what was measured kept, when it speaks against it."""
-        if against is None:
-            return
-        await self._releases.note(turn.name, turn.digest, evidence={**evidence, "gate": stage})
-        raise PermanentError(
-            against,
-            where=f"model {turn.name}",
-            fix=f"Publish a better one; `edge-agent models pull {turn.name}` tries this again.",
-            code="E656",
-        )
-
-    async def gates(self, choice: ModelChoice, version: Version) -> Gates | None:
-        """What this version must show: the stricter of device and manifest; None: its trial."""
-        if choice.gates is None:
-            return None
+    async def _retrained(self, version: Version) -> bool:
         manifest = await self._intake.manifest(version.artifact)
-        if manifest is None:
+        return manifest is not None and retrained(manifest.provenance)
+
+    async def gates(self, one: Watched, version: Version) -> Gates | None:
+        """What this version must show: the stricter of device and manifest; None: its trial."""
+        key = version.digest, version.artifact.manifest
+        if key not in one.criteria:
+            one.criteria[key] = await self._gates(one.choice, version)
+        return one.criteria[key]
+
+    async def _gates(self, choice: ModelChoice, version: Version) -> Gates | None:
+        """One that was trained from what this plant measured must show, everywhere, that it has not
+        learned a fault as normal.
+        """
+        manifest = await self._intake.manifest(version.artifact)
+        if manifest is None or choice.file is not None:
             return choice.gates
-        return gates.stricter(choice.gates, manifest.acceptance)
+        if choice.gates is not None:
+            return gates.stricter(choice.gates, manifest.acceptance)
+        if not retrained(manifest.provenance):
+            return None
+        by_itself = manifest.provenance.get(HERE) == choice.gateway
+        return Gates(shadow_s=0.0, probation_s=0.0, ask_retrained=not by_itself)
 
     # Live windows
 
     async def _begin_shadow(self, turn: Turn, version: Version) -> bool:
-        why = self._shadowless(turn, await self.gates(turn.choice, version))
+        why = self._shadowing.without(turn.one, await self.gates(turn.one, version))
         why = why or "it scores live windows beside what serves"
         return await self._move(turn, Stage.SHADOW, why, evidence=version.evidence)
 
-    def _shadowless(self, turn: Turn, gate: Gates | None) -> str:
-        """Why there is no shadow; empty when there is one."""
-        if gate is None or gate.shadow_s <= 0:
-            return "skipped: none is asked for"
-        if self._scene.shadow is None:
-            return "skipped: there is none here"
-        return "" if turn.serving else "skipped: nothing serves that it could run beside"
-
     async def _end_shadow(self, turn: Turn, version: Version) -> bool:
         """Into service when it has shown enough, and nobody must be asked."""
-        gate = await self.gates(turn.choice, version)
-        shadow = None if self._shadowless(turn, gate) else self._scene.shadow
+        gate = await self.gates(turn.one, version)
         if gate is not None and not turn.promoted:
-            waits = ""
-            if shadow is not None:
-                waits = await self._in_shadow(turn, version, gate, shadow)
-            turn.one.waits = waits or await self._asks(turn, version, gate)
+            turn.one.waits = await self._shadowing.waits(turn.one, version, gate)
             if turn.one.waits:
                 return False
-        turn.one.waits = ""
         if gate is None or gate.probation_s <= 0:
             why, stage = "no probation is asked for", Stage.ACTIVE
         else:
@@ -246,51 +238,6 @@ class Steps:
         await self._serve(turn, stage, turn.promoted or why)
         await self._ended(turn.one, turn.digest)
         return False
-
-    async def _in_shadow(self, turn: Turn, version: Version, gate: Gates, shadow: Shadows) -> str:
-        """What its shadow still lacks; `PermanentError` when it speaks against the version."""
-        if shadow.evidence(turn.digest) is None:
-            await self._start_shadow(turn, version, shadow)
-        seen = shadow.evidence(turn.digest)
-        if seen is None:
-            return "machines to score"
-        look = turn.one.look(version)
-        look.span.look(self._clock.mono_s(), seen.windows, seen.bad_inputs)
-        total = look.carried + seen
-        lacks = gates.waits(look.span.elapsed_s, total.windows, gate)
-        against = gates.failures(total, gate.misses)
-        if lacks is None and against is None:
-            champion = self._scene.evidence(turn.serving)
-            if champion is not None and look.beside is not None:
-                champion = champion.since(look.beside)
-            against = gates.shadow(total, champion, gate)
-        evidence = {**version.evidence, Stage.SHADOW: total.as_json()}
-        await self._judge(turn, Stage.SHADOW, against, evidence)
-        if look.unsaved or lacks is None:
-            await self._save(turn.one, look, evidence)
-        return lacks or ""
-
-    async def _start_shadow(self, turn: Turn, version: Version, shadow: Shadows) -> None:
-        """What it has shown before a restart is counted in; what serves is compared from now on."""
-        data = await self._intake.verified(version.artifact)
-        manifest = await self._intake.manifest(version.artifact)
-        await shadow.start(turn.choice, version.artifact, data, manifest)
-        turn.one.looks.pop(version.stage, None)
-        turn.one.look(version).beside = self._scene.evidence(turn.serving)
-
-    async def _save(self, one: Watched, look: Look, evidence: Mapping[str, Any]) -> None:
-        look.saved_s = look.span.elapsed_s
-        await self._releases.note(
-            one.name, look.digest, elapsed_s=look.span.elapsed_s, evidence=evidence
-        )
-
-    async def _asks(self, turn: Turn, version: Version, gate: Gates) -> str:
-        """Who must be asked before it serves; empty when nobody."""
-        manifest = await self._intake.manifest(version.artifact)
-        retrained = manifest is not None and RETRAINED in manifest.provenance
-        if gate.ask or (retrained and gate.ask_retrained):
-            return f"a person: edge-agent models promote {turn.name}"
-        return ""
 
     async def _serve(self, turn: Turn, stage: Stage, why: str) -> bool:
         if turn.actor != AGENT:

@@ -64,6 +64,7 @@ class Watched:
         manifest: Of the version in service; None when it has none.
         watched, since_s: Digest that is watched in service, and since when (monotonic).
         looks: What counts of the versions in shadow and in service.
+        criteria: What a version (digest, digest of its manifest) must show.
         later_s: Before (monotonic) the candidate is not brought on by itself.
         waits: What the candidate waits for; empty when there is none.
         gone: It is no longer configured: nothing of it may be taken into service.
@@ -84,6 +85,7 @@ class Watched:
     watched: str = ""
     since_s: float = 0.0
     looks: dict[Stage, Look] = field(default_factory=dict)
+    criteria: dict[tuple[str, str], Gates | None] = field(default_factory=dict)
     later_s: float = 0.0
     waits: str = ""
     gone: bool = False
@@ -107,6 +109,7 @@ class Watched:
         """Forget what was decided against versions."""
         self.token, self.standing, self.error, self.code = None, None, "", ""
         self.refused.clear()
+        self.criteria.clear()
         self.fetches.clear()
 
     def decided(self, release: Release, digest: str, version: str) -> PermanentError | None:

@@ -51,7 +51,7 @@ class Watch:
             one.watched, one.since_s = one.serving, now_s
         if version.tries and now_s - one.since_s >= HEALTHY_S:
             await self._service.healthy(one)
-        gate = await self._steps.gates(one.choice, version)
+        gate = await self._steps.gates(one, version)
         seen = self._scene.evidence(version.digest)
         if gate is None and version.stage is Stage.PROBATION:
             await self._commit(one, version, "no probation is asked for any more")

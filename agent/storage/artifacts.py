@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,14 @@ class FileArtifacts:
             return self._at(digest).with_suffix(".manifest").read_bytes()
         except OSError:
             return b""
+
+    def size(self) -> int:
+        """Bytes of everything that is kept here."""
+        total = 0
+        for path in self._folder.glob("*"):
+            with suppress(OSError):
+                total += path.stat().st_size
+        return total
 
     def collect(self, keep: Collection[str]) -> list[str]:
         """Delete every file whose digest is not in *keep*; the digests deleted."""

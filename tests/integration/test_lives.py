@@ -10,11 +10,13 @@ from agent.core.quality import Quality
 from agent.runtime.releases import NAMESPACE
 from agent.runtime.stages import Stage
 from simulators import models
+from simulators.packages import Key, mean_manifest, signed
 from simulators.registry_server import RegistryServer
 from tests.models_bench import bench, document
 from tests.tools import until
 
 V1, V2, V3 = (models.with_metadata(models.tiny(), v=str(v)) for v in (1, 2, 3))
+KEY = Key.new()
 SHORT = {"shadow": "1ms", "shadow_windows": 10, "probation": "1ms", "backtest": "0s"}
 
 
@@ -38,7 +40,7 @@ async def lives(doc):
         running = asyncio.create_task(b.daemon.models.shadow.scoring.run())
         b.tend = lambda: b.rollout.tend(b.choices["m"])
         b.stage = lambda v: next(
-            (str(o.stage) for o in b.rollout._releases.get("m").versions
+            (str(o.stage) for o in b.rollout.release("m").versions
              if o.artifact.version == v), None
         )  # fmt: skip
         try:
@@ -90,7 +92,7 @@ async def test_a_version_goes_through_every_stage(registry, doc):
         assert kinds(rows, "2") == [str(s) for s in list(Stage)[:8]]
         assert await b.daemon.store.audit.verify() == ""
         assert [row for row, *_ in b.results()] == list(range(5, b.fed + 1))
-        kept = b.rollout._releases.get("m").find(b.entry()["digest"]).evidence
+        kept = b.rollout.release("m").find(b.entry()["digest"]).evidence
         assert kept["shadow"]["windows"] >= 10
         await b.tend()
         assert b.daemon.models.shadow.candidate("m") == ""
@@ -148,7 +150,7 @@ async def test_a_version_on_probation_is_rolled_back(registry, doc, model, why):
         b.feed(6)
         await b.scored(b.fed)
         shadow = b.daemon.models.shadow
-        one = b.rollout._releases.get("m").previous.digest
+        one = b.rollout.release("m").previous.digest
         await until(lambda: shadow.evidence(one).windows >= 300)
         await b.tend()
         assert (b.serving(), b.stage("2"), b.stage("1")) == ("1", "rolled_back", "active")
@@ -167,7 +169,7 @@ async def test_bad_input_stops_the_clock_and_blames_nobody(registry, doc):
     async with one_active(registry, doc) as b:
         registry.publish("m", "2", V2)
         await b.poll()
-        candidate = b.rollout._releases.get("m").candidate
+        candidate = b.rollout.release("m").candidate
         span = b.rollout._models["m"].look(candidate).span
         await past(b, "2", "shadow")
         for quality in (Quality.OUT_OF_SERVICE, Quality.BAD_COMM):
@@ -193,7 +195,8 @@ async def test_where_a_person_is_to_be_asked_a_version_waits(registry, doc):
     async with lives(doc) as b:
         await b.start()
         assert not await b.poll()
-        assert b.entry()["waits"] == "a person: edge-agent models promote m"
+        person = "a person, edge-agent models promote m: `activation: ask`"
+        assert b.entry()["waits"] == person
         assert (b.stage("1"), b.serving()) == ("shadow", None)
         assert b.rollout.trouble("m") == ""
         await b.rollout.by_hand.promote("m", "mia", "looked at it")
@@ -253,7 +256,7 @@ async def test_a_newer_version_takes_the_place_of_one_that_waits(registry, doc):
             registry.publish("m", version, model)
             assert not await b.poll()
         assert (b.stage("2"), b.stage("3"), b.serving()) == ("retired", "shadow", "1")
-        assert b.daemon.models.shadow.candidate("m") == b.rollout._releases.get("m").newest.digest
+        assert b.daemon.models.shadow.candidate("m") == b.rollout.release("m").newest.digest
 
 
 # A restart
@@ -268,7 +271,7 @@ async def test_what_waits_goes_on_after_a_restart_without_a_network(registry, do
         await b.tend()
         b.feed(300)
         await b.scored(b.fed)
-        digest = b.rollout._releases.get("m").newest.digest
+        digest = b.rollout.release("m").newest.digest
         await until(lambda: b.daemon.models.shadow.evidence(digest).windows >= 300)
         await b.tend()
         await b.rollout.stopped(b.choices["m"])
@@ -282,3 +285,122 @@ async def test_what_waits_goes_on_after_a_restart_without_a_network(registry, do
         kept = b.daemon.store.state.get(NAMESPACE, "m")["versions"][-1]["evidence"]["shadow"]
         assert 400 <= kept["windows"] < 600
         assert len(registry.requests) == asked
+
+
+# What a package says
+
+
+def packed(registry, version, model, **facts):
+    """Publish a package that nobody trusted has signed."""
+    manifest = mean_manifest("m", version, int(version), model, **facts)
+    registry.publish("m", version, model, manifest=signed(manifest, KEY), release=int(version))
+
+
+async def test_the_stricter_of_gateway_and_package_counts(registry, doc):
+    """A package may ask for more, never for less."""
+    packed(registry, "1", V1, acceptance={"probation_s": 3600.0, "alarm_ratio": 9.0, "ask": True})
+    async with lives(doc) as b:
+        await b.start()
+        assert not await b.poll()
+        assert "a person" in b.entry()["waits"]
+        await b.rollout.by_hand.promote("m")
+        b.feed(5)
+        await b.scored(b.fed)
+        await b.tend()
+        gate = await b.rollout._steps.gates(b.rollout._models["m"], b.rollout.release("m").serving)
+        assert (gate.probation_s, gate.alarm_ratio, gate.shadow_windows) == (3600.0, 2.0, 10)
+        assert b.stage("1") == "probation"
+
+
+async def test_golden_recordings_are_computed_at_each_start(registry, doc):
+    """A version that answers otherwise than it promised is rolled back: its manifest was signed
+    anew with other promises, so nothing but the recordings can tell.
+    """
+    doc.pop("rollout")
+    packed(registry, "1", V1)
+    async with lives(doc) as b:
+        await b.start()
+        assert await b.poll()
+        packed(registry, "2", V2)
+        assert await b.poll()
+        golden = mean_manifest("m", "2", 2, V2)["golden"]
+        golden[0]["outputs"]["score"] = [3.0, 4.5]
+        packed(registry, "2", V2, golden=golden)
+        assert not await b.poll()
+        assert b.serving() == "2"
+    async with lives(doc) as b:
+        await b.start()
+        assert (b.serving(), b.stage("2"), b.entry()["taken_out"]) == ("1", "rolled_back", "2")
+        assert "[E688]" in b.rollout.trouble("m")
+        assert not await b.poll()
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ({"retrained_from": "m 1, release 1"}, "it was retrained, and nothing says on which rows"),
+        ({"event": "e9"}, "it was trained on rows in or after the alarm unknown event e9"),
+    ],
+)
+async def test_what_may_have_learned_a_fault_waits_everywhere(registry, doc, made, why):
+    """Without `rollout:`, and with `retrained: auto`: a person must want it."""
+    packed(registry, "1", V1)
+    doc["rollout"] = SHORT | {"retrained": "auto", "shadow": "0s"} if "event" in made else None
+    if doc["rollout"] is None:
+        doc.pop("rollout")
+    async with lives(doc) as b:
+        await b.start()
+        await b.poll()
+        packed(registry, "2", V2, provenance=made)
+        assert not await b.poll()
+        assert why in b.entry()["waits"]
+        assert (b.serving(), b.stage("2")) == ("1", "shadow")
+        await b.rollout.by_hand.promote("m", "mia", "I looked")
+        assert b.serving() == "2"
+
+
+# The agent and its disk
+
+
+async def test_three_starts_that_did_not_last_bring_the_version_before_back(registry, doc):
+    """The count is on the disk before the version is loaded; an end in good order is none."""
+    doc.pop("rollout")
+    registry.publish("m", "1", V1)
+    async with lives(doc) as b:
+        await b.start()
+        await b.poll()
+        registry.publish("m", "2", V2)
+        assert await b.poll()
+    for tries, orderly in ((1, False), (2, True), (1, False), (2, False), (3, False)):
+        async with lives(doc) as b:
+            await b.start()
+            assert (b.serving(), b.rollout.release("m").serving.tries) == ("2", tries)
+            if orderly:
+                await b.rollout.stopped(b.choices["m"])
+    async with lives(doc) as b:
+        await b.start()
+        assert (b.serving(), b.stage("2")) == ("1", "rolled_back")
+        assert "the agent ended soon after each start" in b.rollout.trouble("m")
+
+
+async def test_models_never_take_more_of_the_disk_than_they_may(registry, doc, tmp_path):
+    """A version that does not fit waits, blocked by nobody; what serves and its way back stay."""
+    heavy = {v: models.with_metadata(models.tiny(), v=v, ballast="x" * 600_000) for v in "123"}
+    doc["rollout"] = {"max_size": "1MB"}
+    doc["models"]["m"] |= {"poll": "1h"}
+    async with lives(doc) as b:
+        await b.start()
+        registry.publish("m", "1", heavy["1"])
+        await b.poll()
+        await b.rollout.by_hand.promote("m")
+        registry.publish("m", "2", heavy["2"])
+        assert not await b.poll()
+        assert "[E658]" in b.entry()["last_error"]
+        b.reload(rollout={"max_size": "2MB", "min_free": "500000GB"})
+        await b.start()
+        assert not await b.poll()
+        assert "[E632]" in b.entry()["last_error"]
+        b.reload(rollout={"max_size": "2MB"})
+        await b.start()
+        await b.poll()
+        assert (b.serving(), b.stage("2")) == ("1", "shadow")
