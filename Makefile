@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd lock crash test-mlflow
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -59,6 +59,12 @@ test-mlflow: setup
 # The statements of Sparkplug 3.0, judged anew, into the table of the page.
 sparkplug-book: setup
 	$(BIN)/python -m tests.sparkplug
+
+# The page in Chromium (about 500 MB of packages).
+test-browser: setup
+	@bash deploy/setup-apt.sh chromium fonts-dejavu-core libatomic1
+	$(BIN)/pip install -q --disable-pip-version-check playwright==1.65.2 axe-playwright-python==0.1.8
+	EDGE_AGENT_CHROMIUM=$$(command -v chromium) $(BIN)/pytest -p no:cacheprovider -o junit_family=legacy --junitxml=build/browser.xml tests/browser
 
 # The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
 test-systemd: setup

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import MutableMapping
 from math import isfinite
 from typing import Any, Final, TextIO
@@ -22,6 +23,12 @@ _LIBRARIES: Final = {
 _COLOURS: Final = {"critical": "31", "error": "31", "warning": "33", "info": "32", "debug": "2"}
 
 
+RECENT: Final = 1000
+
+recent: Final[deque[dict[str, Any]]] = deque(maxlen=RECENT)
+"""The last events of this process, oldest first: for the page, where nobody has a journal."""
+
+
 def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
     """Send every event of this process to *stream* (default stderr); may be called again.
 
@@ -39,6 +46,7 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         ),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
+        _remember,
     ]
     structlog.configure(
         processors=[*shared, _render(out, terminal)],
@@ -47,6 +55,17 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         cache_logger_on_first_use=False,
     )
     _route_libraries(out, shared, _render(out, terminal))
+
+
+def set_level(level: str) -> None:
+    """From now on events below *level* (``debug`` to ``error``) are not told any more."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+
+
+def _remember(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    recent.append({key: _in_json(value) for key, value in event.items() if key[:1] != "_"})
+    return event
 
 
 def _render(out: TextIO, terminal: bool) -> Processor:

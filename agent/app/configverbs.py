@@ -10,6 +10,7 @@ from agent.app.changes import compare
 from agent.app.takeover import Wish
 from agent.config.base import parse_seconds
 from agent.config.load import ConfigProblems, loads_whole
+from agent.config.report import conceal
 from agent.core.errors import ConfigError
 from agent.core.requests import Caller, Verb
 from agent.plugins import installed
@@ -31,6 +32,7 @@ class ConfigVerbs:
         """The verbs by name."""
         return {
             "reload": Verb(self.reload, admin=True, remote=True),
+            "config.text": Verb(self.text),
             "config.plan": Verb(self.plan),
             "config.verdict": Verb(self.verdict),
             "config.history": Verb(self.history),
@@ -56,6 +58,10 @@ class ConfigVerbs:
             "digest": self._daemon.loaded.digest,
             "probation": self._daemon.takeover.facts(),
         }
+
+    async def text(self, _args: Args, _caller: Caller) -> Any:
+        """What runs, as one file without what looks like a secret."""
+        return {"text": conceal(self._daemon.loaded.whole.standalone)}
 
     async def plan(self, args: Args, _caller: Caller) -> Any:
         """What the file, or ``text`` in its place, would change."""

@@ -43,6 +43,7 @@ def web(daemon: "Daemon", section: WebSection) -> Callable[[], Awaitable[None]]:
             daemon.stats,
             daemon.store.audit,
             daemon.clock,
+            daemon.loaded.path.resolve(),
             daemon.ctx.data_dir / "web",
         )
         page = Page(desk, section)

@@ -7,6 +7,7 @@ from agent.app.alarmverbs import AlarmVerbs
 from agent.app.backtestverbs import BacktestVerbs
 from agent.app.configverbs import ConfigVerbs
 from agent.app.handverbs import HandVerbs
+from agent.app.logverbs import LogVerbs
 from agent.app.modelverbs import ModelVerbs
 from agent.app.recordverbs import RecordVerbs
 from agent.app.status import holds_h, status
@@ -26,11 +27,12 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
     answers = _Answers(daemon)
     return (
         {
-            "status": Verb(answers.status, admin=False),
+            "status": Verb(answers.status, remote=True),
             "outbox": Verb(answers.outbox, admin=False),
         }
         | ConfigVerbs(daemon).table()
         | ModelVerbs(daemon).table()
+        | LogVerbs().table()
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()

@@ -17,7 +17,7 @@ COMMANDS: Final = (
     "run", "check", "plan", "apply", "reload", "config", "status", "top", "outbox", "export",
     "backup", "restore", "alarms", "read", "write", "models", "fleet", "tags", "explain", "tail",
     "trend", "maintenance", "force", "scan", "probe", "dry-run", "doctor", "bundle", "record",
-    "replay", "simulate", "web", "demo",
+    "replay", "simulate", "web", "log-level", "demo",
 )  # fmt: skip
 """Each is a module here with ``HELP``, ``add(parser)`` and ``run(args) -> exit code``."""
 

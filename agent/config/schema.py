@@ -253,7 +253,9 @@ class JournalConfig(Section):
 RemoteVerb = Literal[
     "read",
     "write",
+    "status",
     "reload",
+    "log-level",
     "models.pull",
     "models.promote",
     "models.rollback",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from agent.core.errors import PermanentError
 from agent.core.requests import Verb
 from agent.runtime.control import describe
 from agent.runtime.verbs import outcome
+from agent.web import downloads
 from agent.web.accounts import Accounts, Role, Session
 from agent.web.desk import Desk
 from agent.web.metrics import CONTENT_TYPE, exposition
@@ -92,6 +94,8 @@ class Page:
                 Route("/healthz", self._health),
                 Route("/metrics", self._metrics),
                 Route("/events", self._events),
+                Route("/download/export", self._export),
+                Route("/download/bundle", self._bundle),
                 Route("/api/me", self._me),
                 Route("/api/login", self._login, methods=["POST"]),
                 Route("/api/enrol", self._enrol, methods=["POST"]),
@@ -127,6 +131,26 @@ class Page:
         if self._visitor(request) is None:
             return _unknown()
         return StreamingResponse(self._ticker.listen(), media_type="text/event-stream")
+
+    async def _export(self, request: Request) -> Response:
+        """Samples as CSV or Parquet: ``tag`` (many), ``from`` (``24h``), ``format``."""
+        if self._visitor(request) is None:
+            return _unknown()
+        asked = request.query_params
+        tags, since, form = asked.getlist("tag"), asked.get("from", "24h"), asked.get("format", "")
+        known = self._desk.status()["tags"]
+        if not tags or not set(tags) <= known.keys() or not re.fullmatch(r"\d+[smhd]", since):
+            what, fix = "this is no wish that can be met", "Give `tag`, and `from` like 24h."
+            return _json({"error": _refused("E780", what, fix)}, 400)
+        return await downloads.export(self._desk.config, tags, since, _format(form))
+
+    async def _bundle(self, request: Request) -> Response:
+        """The diagnostic archive; on loopback it is an admin's, too: it holds the configuration."""
+        session = self._session(request)
+        if session is None or session.role < Role.ADMIN:
+            return _unknown()
+        await self._desk.audit.write("web", f"web:{session.user}", {"verb": "bundle"})
+        return await downloads.bundle(self._desk.config)
 
     # Who
 
@@ -271,6 +295,10 @@ def charts() -> Path:
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError("youplot", name="youplot")
     return Path(found.submodule_search_locations[0]) / "vendor"
+
+
+def _format(asked: str) -> str:
+    return asked if asked in downloads.FORMATS else "csv"
 
 
 async def _body(request: Request) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ class Desk:
         verbs: What may be asked, by name.
         status: What `edge-agent status` is told.
         own: The agent's own numbers as last measured: name -> value.
+        config: The configuration file, for commands that run beside the agent.
         folder: Where accounts and certificates of the page are.
     """
 
@@ -27,4 +28,5 @@ class Desk:
     stats: Stats
     audit: AuditTrail
     clock: Clock
+    config: Path
     folder: Path
