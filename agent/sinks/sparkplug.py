@@ -12,17 +12,16 @@ import structlog
 from pydantic import Field
 
 from agent.config.base import Bytes, Context, Name, Number, Seconds
-from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError, TransientError
 from agent.core.plant import Plant
-from agent.core.ports import Lane, Rejected, Stored
+from agent.core.ports import Rejected, Stored
 from agent.core.requests import Request
 from agent.core.tag import TagSet
 from agent.links.mqtt import MqttLink
 from agent.links.mqtt_barrier import Barrier
 from agent.links.mqtt_broker import BrokerSection
 from agent.links.mqtt_dial import Dial
-from agent.links.mqtt_peer import Will
+from agent.links.mqtt_peer import Peer, Will
 from agent.sinks.sparkplug_commands import SparkplugCommands
 from agent.sinks.sparkplug_host import PrimaryHost
 from agent.sinks.sparkplug_node import NAMESPACE, Message, Node
@@ -94,6 +93,7 @@ class SparkplugSink:
         self._host = PrimaryHost(config.primary_host) if config.primary_host else None
         self._dial, self._at = Dial(ctx.clock), 0
         self._link: MqttLink
+        self._peer: Peer
         self._barrier: Barrier
         self._born_s = float("-inf")
         self._rebirth: asyncio.TimerHandle | None = None
@@ -142,14 +142,14 @@ class SparkplugSink:
         """A session of its own number, which is on disk before a broker hears it."""
         config, state = self._config, self._ctx.state
         client = f"{self._ctx.gateway}-{self._name}"
-        peer = config.peers(client, window=config.window, at_once=True)[self._at]
+        self._peer = config.peers(client, window=config.window, at_once=True)[self._at]
         number = self._next if state is None else int(state.get(STATE, self._key) or 0)
         await self._keep((number + 1) % 256)
         self.node.bdseq = number
         topic, payload = self.node.death()
         will = Will(topic, payload, retain=False, delay_s=0, always=True)
         try:
-            self._link = link = await self._dial.open([peer], will)
+            self._link = link = await self._dial.open([self._peer], will)
         except TransientError as e:
             if e.code == "E401":  # no CONNECT has gone out
                 await self._keep(number)
@@ -203,7 +203,8 @@ class SparkplugSink:
     async def lost(self) -> None:
         """Wait for the loss of the connection, or of the primary host."""
         offline = () if self._host is None else (self._host_lost(self._host),)
-        await _first(self._link.lost(), asyncio.shield(self._failed), *offline)
+        connection = self._dial.lost(self._link, [self._peer])
+        await _first(connection, asyncio.shield(self._failed), *offline)
 
     async def _host_lost(self, host: PrimaryHost) -> None:
         await host.offline.wait()
@@ -243,15 +244,7 @@ class SparkplugSink:
 
     async def send(self, stored: Stored) -> Rejected | None:
         """Deliver one record: returns when the broker has read what it takes to tell it."""
-        record = stored.record
-        messages: Iterable[Message] | None
-        if isinstance(record, AlarmEvent):
-            messages = self.node.alarm(record)
-        elif stored.lane is Lane.HISTORY or (record.late is not None and record.late.any()):
-            messages = self.node.history(stored, record)
-        else:
-            messages = self.node.live(stored, record)
-        if messages is None:
+        if (messages := self.node.record(stored)) is None:
             return Rejected(stored, "none of its tags is in the birth of its device")
         if self._tell(messages):
             await self._barrier.passed()

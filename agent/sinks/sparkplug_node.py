@@ -1,6 +1,6 @@
 """An edge node of Sparkplug 3.0 as values: what it says, in which order; no I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import structlog
@@ -21,7 +21,7 @@ from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.derive import SUFFIX
 from agent.core.plant import Plant
-from agent.core.ports import Clock, Stored
+from agent.core.ports import Clock, Lane, Stored
 from agent.core.tag import TagSet
 from agent.core.texts import Texts
 from agent.sinks.sparkplug_alarms import Alarms
@@ -113,6 +113,15 @@ class Node:
         for name in [n for n in self.devices if n not in there]:
             yield from self._bury(name)
             del self.devices[name]
+
+    def record(self, stored: Stored) -> Iterable[Message] | None:
+        """What tells one record; None when no metric of a birth can be meant."""
+        record = stored.record
+        if isinstance(record, AlarmEvent):
+            return self.alarm(record)
+        if stored.lane is Lane.HISTORY or (record.late is not None and record.late.any()):
+            return self.history(stored, record)
+        return self.live(stored, record)
 
     def live(self, stored: Stored, batch: Batch) -> Iterator[Message]:
         """What a row changes: data, the birth of a device that is reached again, or its death."""

@@ -1,5 +1,7 @@
 """The Sparkplug sink at a real broker: its number on disk, births on demand, what is too large."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,21 @@ async def test_a_connection_that_is_lost_is_no_delivery(tmp_path):
                 await made.send(Stored("pump", "0a", 1, 1, 1, Lane.LIVE, batch(2.0, t=2)))
             with pytest.raises(TransientError):
                 await made.publish_facts("_gap", GAP)
+
+
+async def test_a_take_over_is_named(tmp_path):
+    """Two gateways that are one edge node throw each other out: after the third time it is so
+    called.
+    """
+    codes = []
+    with Broker() as broker:
+        mine = sink(tmp_path, broker.url, Kept())
+        for _ in range(3):
+            async with mine, sink(tmp_path, broker.url, Kept()), asyncio.timeout(5):
+                with pytest.raises(TransientError) as lost:
+                    await mine.lost()
+                codes.append(lost.value.code)
+    assert codes == ["E404", "E404", "E408"]
 
 
 async def test_a_gap_is_told_when_the_broker_has_read_it(tmp_path):
