@@ -218,11 +218,11 @@ class Play:
         config = self.scene.config()
         changed = config.read_text().replace('"unit": "m"', '"unit": "cm"')
         config.write_text(changed)
-        await agent.ask("reload")
+        await agent.ask("reload", breaking=True)
         await self.scene.hear("DBIRTH", "pump", at, more=lambda p: b"cm" in p.payload)
         at = self.mark("a device less")
         self.scene.config(devices={"pump": json.loads(changed)["devices"]["pump"]})
-        await agent.ask("reload")
+        await agent.ask("reload", breaking=True)
         await self.scene.hear("DDEATH", "fan", at)
 
     async def host_hears(self, kind, since):
