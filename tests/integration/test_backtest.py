@@ -19,6 +19,7 @@ from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.quality import Quality
 from agent.core.tag import Tag, TagSet
+from agent.runtime.alarmdesk import AlarmDesk
 from agent.runtime.backtest import Limits
 from benchmarks.proc import children
 from simulators import models
@@ -311,3 +312,26 @@ async def test_the_life_of_a_version_asks_for_it(tmp_path):
     (past,) = two.evidence["backtest"]["past"]
     assert (past["label"], past["candidate"], past["champion"]) == ("confirmed", False, True)
     assert three.evidence["backtest"]["candidate"]["raised"] == 1
+
+
+async def test_what_a_person_confirms_is_a_test_from_then_on(tmp_path):
+    """The whole way: rows, score, alarm, `alarms confirm`, and a version that would miss it."""
+    with RegistryServer() as registry:
+        registry.publish("m", "1", models.tiny())
+        async with bench(document(tmp_path / "data", registry.url)) as b:
+            await b.start()
+            await b.poll()
+            b._t_ns -= HOUR * S
+            b.feed(20)
+            b.fed = 1000  # row n has the value n
+            b.feed(10)
+            await b.scored(1010)
+            desk = AlarmDesk(b.daemon.pipeline.alarms, b.daemon.clock, b.daemon.store.state)
+            desk.label("pump1.m", "confirmed", "uid:0")
+            b.past = b.daemon.models.past
+            report = await replay(b, HALF, CHAMPION)
+    (past,) = report.past
+    assert (past.alarm, past.label, past.candidate, past.champion) == (
+        "pump1.m", "confirmed", False, True
+    )  # fmt: skip
+    assert past.begin_ns == report.champion.alarms[0].begin_ns
