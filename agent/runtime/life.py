@@ -110,8 +110,9 @@ class Release:
         """What a rollback leads to: the active version during a probation, else what served last
         and is neither blocked nor gone from the disk.
         """
-        if self._at(Stage.PROBATION) is not None:
-            return self._at(Stage.ACTIVE)
+        active = self._at(Stage.ACTIVE)
+        if active is not None and self._at(Stage.PROBATION) is not None:
+            return active
         found = [v for v in self.versions if v.stage in HERE and v.served_ns and v.kept]
         return max(found, key=lambda v: v.served_ns, default=None)
 

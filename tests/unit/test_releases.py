@@ -168,6 +168,15 @@ def test_a_probation_leaves_the_active_version_where_it_was():
     assert (on.active, on.previous.artifact) == (version(2), version(1))
 
 
+def test_a_probation_after_a_probation_leads_back_to_it():
+    """The very first version was still watched when the next one took over: it is the way back."""
+    first = served(Release(), 1, 1, Stage.PROBATION)
+    trying = served(first, 2, 2, Stage.PROBATION).tidied(1)
+    assert (trying.active, trying.previous.artifact) == (version(2), version(1))
+    assert trying.returned(3, "bad").release.active == version(1)
+    assert first.returned(2, "bad").release.active is None
+
+
 def test_an_operator_who_goes_back_took_nothing_out():
     """A rollback is a wish, not a failure: no alarm stands for it."""
     release = served(served(Release(), 1, 1), 2, 2).returned(3, "wish", failed=False).release
