@@ -21,17 +21,18 @@ Documents = dict[tuple[str, str], Document]
 """(gateway, instance) -> document."""
 
 
-async def documents(peer: Peer, prefix: str, gateways: list[str]) -> Documents:
+async def documents(peer: Peer, prefix: str, gateways: list[str], quiet_s: float) -> Documents:
     """Those of the named *gateways*, of all below *prefix* when none is named.
 
+    No broker says when its retained messages have all come: *quiet_s* without one is the end.
     What is no document is left out. `TransientError` (E667) when there is none at all.
     """
     clock = SystemClock()
     if gateways:
         filters = [f"{prefix}/{g}/_model/+/state" for g in gateways]
-        found = await retained_by_part(peer, filters, clock)
+        found = await retained_by_part(peer, filters, clock, quiet_s)
     else:
-        found = await retained(peer, f"{prefix}/+/_model/+/state", clock)
+        found = await retained(peer, f"{prefix}/+/_model/+/state", clock, quiet_s)
     known: Documents = {}
     for topic, payload in found.items():
         *_, gateway, _, instance, _ = topic.split("/")

@@ -44,6 +44,8 @@ def add(parser: ArgumentParser) -> None:
         ("key", "PEM file of its key"),
     ):
         models.add_argument(f"--{name}", metavar="FILE" if name != "user" else "NAME", help=what)
+    models.add_argument("--wait", type=float, default=1.0, metavar="S",
+                        help="so long without a message is the end (default 1)")  # fmt: skip
     add_json(models)
 
 
@@ -55,7 +57,7 @@ def run(args: Namespace) -> int:
     gateways = fleet.named(args.gateways)
     peer = fleet.peer(args.broker, args.password_file, user=args.user, ca=args.ca, cert=args.cert,
                       key=args.key)  # fmt: skip
-    documents = asyncio.run(fleet.documents(peer, args.prefix, gateways))
+    documents = asyncio.run(fleet.documents(peer, args.prefix, gateways, args.wait))
     found = rings(documents, model=args.model, release=args.release, percent=args.ring)
     silent = sorted(set(gateways) - {gateway for gateway, _ in documents})
     facts = {

@@ -11,9 +11,6 @@ from agent.links.mqtt import MqttLink
 from agent.links.mqtt_peer import Incoming, Listening, Peer, Receipt
 from agent.links.names import Lookup
 
-QUIET_S: Final = 1.0
-"""No broker says when its retained messages have all come: so long without one is the end."""
-
 MOST_S: Final = 60.0
 ATTEMPTS: Final = 2
 """A document that is new between two looks is no reason to give up."""
@@ -28,8 +25,8 @@ Found = dict[str, bytes]
 """Topic -> payload."""
 
 
-async def retained(peer: Peer, topic_filter: str, clock: Clock) -> Found:
-    """Everything retained that matches *topic_filter*.
+async def retained(peer: Peer, topic_filter: str, clock: Clock, quiet_s: float) -> Found:
+    """Everything retained that matches *topic_filter*; *quiet_s* without a message is the end.
 
     Raises:
         TransientError: E666, when the broker holds some of it back: it queues only so many
@@ -42,7 +39,11 @@ async def retained(peer: Peer, topic_filter: str, clock: Clock) -> Found:
         queued, at_once = await asyncio.gather(
             *(
                 _read(
-                    replace(peer, client_id=f"{peer.client_id}-{qos}"), [[topic_filter]], qos, clock
+                    replace(peer, client_id=f"{peer.client_id}-{qos}"),
+                    [[topic_filter]],
+                    qos,
+                    clock,
+                    quiet_s,
                 )
                 for qos in (1, 0)
             )
@@ -58,13 +59,17 @@ async def retained(peer: Peer, topic_filter: str, clock: Clock) -> Found:
     )
 
 
-async def retained_by_part(peer: Peer, filters: Sequence[str], clock: Clock) -> Found:
+async def retained_by_part(
+    peer: Peer, filters: Sequence[str], clock: Clock, quiet_s: float
+) -> Found:
     """Everything retained that matches one of *filters*, a few of them at a time."""
     parts = [filters[i : i + BATCH] for i in range(0, len(filters), BATCH)]
-    return await _read(peer, parts, 1, clock)
+    return await _read(peer, parts, 1, clock, quiet_s)
 
 
-async def _read(peer: Peer, parts: Sequence[Sequence[str]], qos: int, clock: Clock) -> Found:
+async def _read(
+    peer: Peer, parts: Sequence[Sequence[str]], qos: int, clock: Clock, quiet_s: float
+) -> Found:
     """One connection: a broker sends what is retained to whoever subscribes."""
     found: Found = {}
     came = asyncio.Event()
@@ -80,17 +85,17 @@ async def _read(peer: Peer, parts: Sequence[Sequence[str]], qos: int, clock: Clo
             await link.inbox.listen(filters, qos)
             if link.inbox.refused:
                 raise link.inbox.why_not(list(link.inbox.refused))
-            await _quiet(came, peer, clock)
+            await _quiet(came, peer, clock, quiet_s)
     return found
 
 
-async def _quiet(came: asyncio.Event, peer: Peer, clock: Clock) -> None:
+async def _quiet(came: asyncio.Event, peer: Peer, clock: Clock, quiet_s: float) -> None:
     """Return when nothing has come for a while."""
     ends_s = clock.mono_s() + MOST_S
     while clock.mono_s() < ends_s:
         came.clear()
         try:
-            async with asyncio.timeout(QUIET_S):
+            async with asyncio.timeout(quiet_s):
                 await came.wait()
         except TimeoutError:
             return

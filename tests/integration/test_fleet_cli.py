@@ -49,7 +49,8 @@ async def told(broker, stages):
 
 def fleet(broker, *words):
     """Exit code of one command."""
-    return main(["fleet", "models", "--broker", broker.url, "--prefix", "plant", *words])
+    about = ["--broker", broker.url, "--prefix", "plant", "--wait", "0.3"]
+    return main(["fleet", "models", *about, *words])
 
 
 def test_a_thousand_gateways_tell_whether_a_ring_may_grow(capsys):

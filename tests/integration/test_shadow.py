@@ -60,8 +60,10 @@ async def trial(tmp_path):
             await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_candidate_is_given_every_window_of_what_serves(trial):
-    """Each once, in order, under its own stream and role; what serves does not notice."""
+async def test_a_candidate_is_given_every_window_and_nobody_acts_on_it(trial):
+    """Each once, in order, under its own stream and role; what serves does not notice. What it
+    flags is counted and raises no alarm.
+    """
     digest = await trial.start(models.tiny())
     trial.b.feed(30)
     await until(lambda: len(trial.told()) == 26)
@@ -73,15 +75,10 @@ async def test_a_candidate_is_given_every_window_of_what_serves(trial):
     assert trial.b.count("shadow/model/pump1.runs") == 26
     agreed = trial.shadow.agreement("pump1")
     assert (agreed.windows, agreed.same) == (26, 26)
-
-
-async def test_nobody_acts_on_a_candidate(trial):
-    """What it flags is counted and raises no alarm; nothing is derived of it."""
-    digest = await trial.start(models.with_metadata(models.tiny(), sign="other"))
     trial.b.fed = 5000
     trial.b.daemon.scoring.hold(trial.b.entry()["digest"])  # only the candidate answers
     trial.b.feed(10)
-    await until(lambda: trial.shadow.evidence(digest).flagged == 6)
+    await until(lambda: trial.shadow.evidence(digest).flagged == 10)
     assert trial.b.daemon.pipeline.alarms.active == {}
 
 
@@ -108,24 +105,10 @@ async def test_a_hostile_candidate_never_disturbs_what_serves(trial, name):
     assert trial.b.count("inference.quarantined") == 0
 
 
-async def test_the_end_of_a_shadow_leaves_nothing_behind(trial):
-    """Its worker ends, its stream is gone, what it has shown is forgotten; it may begin anew."""
-    digest = await trial.start(models.tiny())
-    trial.b.feed(6)
-    await until(lambda: len(trial.told()) == 2)
-    assert "model/pump1~shadow" in trial.b.daemon.pipeline.channels
-    await trial.shadow.stop(digest)
-    assert trial.b.daemon.models._candidates.pid is None
-    assert "model/pump1~shadow" not in trial.b.daemon.pipeline.channels
-    assert trial.shadow.evidence(digest) is None
-    await trial.shadow.stop(digest)
-    await trial.start(models.tiny())
-    trial.b.feed(1)
-    await until(lambda: trial.shadow.evidence(digest).windows == 1)
-
-
-async def test_a_start_of_what_runs_changes_nothing_and_another_takes_its_place(trial):
-    """One candidate of a model at a time; a second start of the same one goes on counting."""
+async def test_the_life_of_a_candidate(trial):
+    """A second start of the same one goes on counting; another one takes its place. At the end
+    its worker is gone, with its stream and what it has shown; it may begin anew.
+    """
     first = await trial.start(models.tiny())
     trial.b.feed(6)
     await until(lambda: trial.shadow.evidence(first).windows == 2)
@@ -135,6 +118,13 @@ async def test_a_start_of_what_runs_changes_nothing_and_another_takes_its_place(
     assert trial.shadow.evidence(first) is None
     assert trial.shadow.evidence(second).windows == 0
     assert trial.shadow.candidate("m") == second
+    trial.b.feed(1)
+    await until(lambda: "model/pump1~shadow" in trial.b.daemon.pipeline.channels)
+    for _ in range(2):  # the second time there is nothing to end
+        await trial.shadow.stop(second)
+        assert trial.b.daemon.models._candidates.pid is None
+        assert "model/pump1~shadow" not in trial.b.daemon.pipeline.channels
+        assert trial.shadow.evidence(second) is None
 
 
 async def test_a_reload_that_feeds_the_model_otherwise_ends_its_candidate(trial):
