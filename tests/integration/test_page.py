@@ -133,6 +133,11 @@ async def test_off_loopback_nothing_without_a_login(tmp_path):
         assert all(w in cookie for w in ("HttpOnly", "SameSite=strict", "Secure"))
         assert (await client.get("/api/status")).status_code == 200
         assert (await client.get("/metrics")).status_code == 200
+        client.cookies.clear()
+        for password, status in ((GOOD, 200), ("wrong wrong", 401)):
+            answer = await client.get("/metrics", auth=("kim", password))
+            assert answer.status_code == status
+        assert (await client.get("/api/status", auth=("kim", GOOD))).status_code == 401
 
 
 async def test_a_name_that_is_not_ours_is_refused(tmp_path):
