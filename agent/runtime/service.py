@@ -94,7 +94,8 @@ class Service:
 
         A version that cannot be served goes: back to the registry's copy if the disk has lost
         its own, for good if it no longer computes what its manifest proves, or if the agent did
-        not survive three starts with it. A `TransientError` changes nothing.
+        not survive three starts with it and there is another one: power that comes and goes must
+        not leave a machine without its only model. A `TransientError` changes nothing.
         """
         while (version := self._releases.get(one.name).serving) is not None:
             error = await self._resumed(one, version, booted=booted)
@@ -109,7 +110,8 @@ class Service:
     ) -> PermanentError | None:
         """Serve *version* as before; why not, if it cannot be."""
         if booted:
-            if version.tries >= MAX_TRIES:
+            back = self._releases.get(one.name).previous
+            if version.tries >= MAX_TRIES and back is not None:
                 return taken_out(
                     one.name, version.artifact, "the agent ended soon after each start"
                 )

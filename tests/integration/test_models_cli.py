@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from contextlib import asynccontextmanager
 
@@ -62,6 +63,15 @@ async def test_a_version_is_listed_pulled_and_rolled_back(tmp_path):
             code, out, _ = await run("list", "--json")
             (entry,) = json.loads(out)
             assert (code, entry["serving"], entry["version"]) == (0, True, "1")
+            code, out, _ = await run("hold", "m", "--why", "shutdown of line 2")
+            assert (code, "result: held" in out) == (0, True)
+            code, out, _ = await run("history", "m", "--json")
+            moves = json.loads(out)
+            assert [(m["version"], m["what"]) for m in moves[-3:]] == [
+                ("2", "rolled_back"), ("1", "active"), (None, "held"),
+            ]  # fmt: skip
+            assert (moves[-1]["who"], moves[-1]["why"]) == (f"uid:{os.getuid()}",
+                                                            "shutdown of line 2")  # fmt: skip
 
 
 async def test_what_cannot_be_done_has_its_exit_code_and_says_why(tmp_path):
