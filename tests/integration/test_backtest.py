@@ -1,7 +1,6 @@
 """Back-tests of the device's own history, in a process of their own."""
 
 import asyncio
-import json
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from agent.app import plan
 from agent.app.past import Contender
@@ -19,14 +17,9 @@ from agent.core.batch import Batch
 from agent.core.errors import PermanentError
 from agent.core.quality import Quality
 from agent.core.tag import Tag, TagSet
-from agent.runtime.alarmdesk import AlarmDesk
 from agent.runtime.backtest import Limits
 from benchmarks.proc import children
 from simulators import models
-from simulators.agent_process import AgentProcess
-from simulators.registry_server import RegistryServer
-from tests.agents import told
-from tests.integration.test_models_cli import edge_agent
 from tests.integration.test_rollout import X86
 from tests.models_bench import MODEL, bench, document
 from tests.tools import until
@@ -251,87 +244,3 @@ async def test_no_history_or_one_with_other_columns(tmp_path):
         assert report.windows == 96
         assert report.notes == ("pump1: the stored rows of pump1 have no pump1/b",)
         assert await replay(b, CHAMPION, span_s=90) is None
-
-
-async def test_a_person_asks_at_the_command_line(tmp_path):
-    """A file over history while the agent runs: table, JSON, and exit code 1 where it would be
-    silent about a confirmed alarm; what is wrong is told.
-    """
-    async with plant(tmp_path, hot=[(1000, 1100)], seconds=2 * HOUR) as b:
-        label(b, 1002, 1100)
-    for name, model in (("one", models.tiny()), ("half", models.tiny(0.4))):
-        (tmp_path / f"{name}.onnx").write_bytes(model)
-    origin = {"file": str(tmp_path / "one.onnx")}
-    more = {k: v for k, v in MODEL.items() if k not in {"registry", "channel"}}
-    doc = document(tmp_path / "data", "dir:///nowhere", m=more | origin)
-    config = tmp_path / "c.yaml"
-    config.write_text(yaml.safe_dump(doc))
-
-    async def ask(*words):
-        return await edge_agent("models", "backtest", *words, "--config", str(config))
-
-    async with AgentProcess(config) as agent:
-        await told(agent, lambda s: s["models"]["pump1"]["state"] == "active")
-        code, out, err = await ask("m", "--file", str(tmp_path / "half.onnx"))
-        assert (code, "windows, " in err) == (1, True), err
-        assert "pump1.m" in out
-        assert "MISSED" in out
-        code, out, _ = await ask("m", "--for", "3h", "--json")
-        report = json.loads(out)
-        assert (code, report["champion"], report["candidate"]["raised"]) == (0, None, 1)
-        for words, wanted, error in (
-            (("m", "--version", "9"), 2, "E664"),
-            (("m", "--for", "1s"), 1, "E676"),
-        ):
-            code, out, err = await ask(*words)
-            assert (code, out, error in err) == (wanted, "", True), err
-
-
-async def test_the_life_of_a_version_asks_for_it(tmp_path):
-    """A version that would be silent about a confirmed alarm is rejected, and why is on record;
-    one that finds it goes on.
-    """
-    with RegistryServer() as registry:
-        registry.publish("m", "1", models.tiny())
-        doc = document(tmp_path / "data", registry.url)
-        async with plant(tmp_path, doc, hot=[(1000, 1100)], seconds=2 * HOUR) as b:
-            label(b, 1002, 1100)
-            await b.daemon.store.journal.flush()
-            await b.start()
-            assert await b.poll()
-            b.reload(rollout={"backtest": "3h", "shadow": "1h"})
-            await b.start()
-            for version, gain in (("2", 0.4), ("3", 0.9)):
-                registry.publish("m", version, models.tiny(gain))
-                await b.poll()
-            assert b.serving() != "2"
-            two, three = (v for v in b.rollout.release("m").versions if v.artifact.version in "23")
-    assert two.stage == "rejected"
-    assert three.stage in {"shadow", "probation"}
-    assert "it misses confirmed alarms (pump1.m)" in two.reason
-    (past,) = two.evidence["backtest"]["past"]
-    assert (past["label"], past["candidate"], past["champion"]) == ("confirmed", False, True)
-    assert three.evidence["backtest"]["candidate"]["raised"] == 1
-
-
-async def test_what_a_person_confirms_is_a_test_from_then_on(tmp_path):
-    """The whole way: rows, score, alarm, `alarms confirm`, and a version that would miss it."""
-    with RegistryServer() as registry:
-        registry.publish("m", "1", models.tiny())
-        async with bench(document(tmp_path / "data", registry.url)) as b:
-            await b.start()
-            await b.poll()
-            b._t_ns -= HOUR * S
-            b.feed(20)
-            b.fed = 1000  # row n has the value n
-            b.feed(10)
-            await b.scored(1010)
-            desk = AlarmDesk(b.daemon.pipeline.alarms, b.daemon.clock, b.daemon.store.state)
-            desk.label("pump1.m", "confirmed", "uid:0")
-            b.past = b.daemon.models.past
-            report = await replay(b, HALF, CHAMPION)
-    (past,) = report.past
-    assert (past.alarm, past.label, past.candidate, past.champion) == (
-        "pump1.m", "confirmed", False, True
-    )  # fmt: skip
-    assert past.begin_ns == report.champion.alarms[0].begin_ns
