@@ -139,7 +139,8 @@ def _models(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
                     "Choose another name.",
                 )
             owner.setdefault(instance, name)
-            yield from _inputs(model, bound.inputs, of_tag, (*at, "instances", instance, "inputs"))
+            inputs = (*at, "instances", instance, "inputs")
+            yield from _inputs(model, bound.inputs, settings, of_tag, inputs)
 
 
 def _ignored(model: ModelSection, at: tuple[str | int, ...]) -> Iterator[Finding]:
@@ -155,7 +156,11 @@ def _ignored(model: ModelSection, at: tuple[str | int, ...]) -> Iterator[Finding
 
 
 def _inputs(
-    model: ModelSection, inputs: list[str], of_tag: dict[str, str], at: tuple[str | int, ...]
+    model: ModelSection,
+    inputs: list[str],
+    settings: Settings,
+    of_tag: dict[str, str],
+    at: tuple[str | int, ...],
 ) -> Iterator[Finding]:
     streams = {of_tag[tag] for tag in inputs if tag in of_tag}
     for i, tag in enumerate(inputs):
@@ -164,7 +169,7 @@ def _inputs(
                 "E201",
                 f"there is no tag `{tag}`",
                 (*at, i),
-                did_you_mean(tag, of_tag) or _known(of_tag),
+                _cure(tag, settings, of_tag),
             )
     if model.window.kind == "count" and len(streams) > 1:
         yield (
@@ -197,7 +202,7 @@ def _alarms(settings: Settings, of_tag: dict[str, str]) -> Iterator[Finding]:
             fix = did_you_mean(alarm.tag, known) or "Write `model/INSTANCE/OUTPUT`."
             fix = None if there else fix
         else:
-            fix = None if alarm.tag in of_tag else did_you_mean(alarm.tag, of_tag) or _known(of_tag)
+            fix = None if alarm.tag in of_tag else _cure(alarm.tag, settings, of_tag)
         if fix is not None:
             yield "E202", f"there is no tag `{alarm.tag}`", ("alarms", name, "tag"), fix
         if isinstance(alarm.setpoint, str) and of_tag.get(alarm.setpoint) != of_tag.get(alarm.tag):
@@ -282,6 +287,14 @@ def _clients(settings: Settings) -> Iterator[Finding]:
                     (kind, name, "client_id"),
                     "Remove it: the agent gives each connection its own.",
                 )
+
+
+def _cure(tag: str, settings: Settings, of_tag: dict[str, str]) -> str:
+    """What to do about a tag that the file does not know; devices may tell theirs later."""
+    device = settings.devices.get(tag.partition("/")[0])
+    own: str = getattr(device, "unlisted", "")
+    near = did_you_mean(tag, of_tag)
+    return " ".join(filter(None, (near, own))) or _known(of_tag)
 
 
 def _known(tags: Collection[str]) -> str:

@@ -86,7 +86,7 @@ async def chain(
     found: list[Model] = []
     while (number := await _word(line, unit, at)) != _END and at < 0xFFF0:
         length = await _word(line, unit, at + 1)
-        group = None if bare else _definition(number)
+        group = None if bare else definition(number)
         data = await _registers(line, unit, at, length + 2) if group else b""
         found.append(Model(number, at, length, data, group))
         at += length + 2
@@ -129,7 +129,7 @@ async def _registers(line: Survey, unit: int, at: int, count: int) -> bytes:
     return data
 
 
-def _definition(number: int) -> Mapping[str, Any] | None:
+def definition(number: int) -> Mapping[str, Any] | None:
     """What pysunspec2 knows of a model. Raises E322 when the package is missing."""
     try:
         from sunspec2.device import get_model_def  # noqa: PLC0415 - an extra

@@ -1,37 +1,20 @@
-"""Devices that describe themselves: a SunSpec device gives the tags that its own models say.
+"""Devices that describe themselves: a SunSpec device gives the tags that its own models say."""
 
-The models are read at the first connection and kept; at every connection after that the chain of
-their numbers and lengths is looked at before a row is given, and read anew where it is another one.
-"""
-
-import asyncio
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-import structlog
 from pydantic import Field, model_validator
 
 from agent.config.base import Context, Refusal, Seconds, refuse
-from agent.config.document import parse as parse_yaml
-from agent.config.writing import write
-from agent.core.batch import Batch
-from agent.core.errors import PermanentError
-from agent.core.ports import Emit
-from agent.core.quality import Quality
+from agent.config.report import did_you_mean
 from agent.core.tag import TagSet
-from agent.links.modbus import Endpoint
-from agent.links.recorder import Recorder
 from agent.sources.modbus import ModbusConfig
 from agent.sources.modbus_connect import LineSection, misplaced, parse
-from agent.sources.modbus_polling import ModbusSource
-from agent.sources.modbus_sunspec import BASES, COMMON, Model, chain, heads, profile
-from agent.sources.modbus_survey import Survey
-
-log = structlog.get_logger()
-
-NAMESPACE: Final = "sunspec"
+from agent.sources.modbus_sunspec import profile
+from agent.sources.sunspec_points import imagined
+from agent.sources.sunspec_polling import SunSpecSource
 
 
 class SunSpecConfig(LineSection):
@@ -47,6 +30,8 @@ class SunSpecConfig(LineSection):
     """Numbers of the models to read; all when none is given. Model 1 is always read."""
     points: Literal["with_value", "all"] = "with_value"
     """`with_value`: what has a value at the first connection; `all`: also what has none then."""
+    tags: list[str] = Field(default_factory=list)
+    """Only these points of `models`, such as `inverter.W`: alarms and models can name them."""
 
     @model_validator(mode="after")
     def _holds(self) -> "SunSpecConfig":
@@ -54,13 +39,57 @@ class SunSpecConfig(LineSection):
         if find_spec("sunspec2") is None:
             what = "the definitions of SunSpec's models are not installed"
             found.append(Refusal("E322", what, "pip install 'edge-agentd[sunspec]'", ("type",)))
+        elif self.tags:
+            found += self._unknown()
         refuse(found)
         return self
 
+    def _unknown(self) -> list[Refusal]:
+        """Points that none of the models has."""
+        if not self.models:
+            fix = "Add `models:` with the numbers of the models that have them."
+            return [Refusal("E366", "`tags` are looked up in `models`", fix, ("tags",))]
+        named, numbers = self._imagined.tags, ", ".join(map(str, self.models))
+        return [
+            Refusal(
+                "E366",
+                f"no model of {numbers} has a point `{tag}`",
+                did_you_mean(tag, named) or f"They have {', '.join(list(named)[:5])}, ...",
+                ("tags", str(i)),
+            )
+            for i, tag in enumerate(self.tags)
+            if tag not in named
+        ]
+
+    @cached_property
+    def _imagined(self) -> ModbusConfig:
+        """A device that has all of the models."""
+        return self.as_modbus(profile(imagined(self.models, self.tags), everything=True))
+
+    @property
+    def unlisted(self) -> str:
+        """What makes a tag of this device known to the file."""
+        return (
+            "The device tells its tags when it runs. List the ones that are named under its "
+            "`tags:`, with their `models:`; or make a profile with `edge-agent tags sunspec`."
+        )
+
     def tag_sets(self, device: str) -> dict[str, TagSet]:
-        """None that the file knows: the device tells them."""
-        del device
-        return {}
+        """What the file lists; none where it does not: the device tells them."""
+        if not self.tags:
+            return {}
+        every = self._imagined.tag_sets(device)
+        listed = {
+            stream: [tags.tags[tags.column[full]] for t in self.tags
+                     if (full := f"{device}/{t}") in tags.column]
+            for stream, tags in every.items()
+        }  # fmt: skip
+        return {stream: TagSet(tuple(tags)) for stream, tags in listed.items() if tags}
+
+    def periods(self, device: str) -> dict[str, float]:
+        """Stream -> seconds between two rows, of what the file lists."""
+        every = self._imagined.periods(device) if self.tags else {}
+        return {stream: every[stream] for stream in self.tag_sets(device)}
 
     def as_modbus(self, told: Mapping[str, Any]) -> ModbusConfig:
         """The device as the profile *told* describes it."""
@@ -71,134 +100,15 @@ class SunSpecConfig(LineSection):
             {k: v for k, v in told.items() if k != "poll"} | more | own
         )
 
-    def build(self, name: str, ctx: Context) -> "SunSpecSource":
+    def of_interest(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The profile *told* with what the file lists, and the powers of ten it is scaled by."""
+        if not self.tags:
+            return dict(told)
+        tags = told["tags"]
+        listed = {t for t in self.tags if t in tags}
+        listed |= {tags[t]["scale_by"] for t in listed if "scale_by" in tags[t]}
+        return {**told, "tags": {t: what for t, what in tags.items() if t in listed}}
+
+    def build(self, name: str, ctx: Context) -> SunSpecSource:
         """The source of this device."""
         return SunSpecSource(name, self, ctx)
-
-
-class SunSpecSource:
-    """Port `Source`: a Modbus device whose tags are read from itself."""
-
-    def __init__(self, name: str, config: SunSpecConfig, ctx: Context) -> None:
-        self._name, self._config, self._ctx = name, config, ctx
-        self._key = f"{name}@{config.connect}#{config.unit}"
-        recorder = ctx.shared("recorder", lambda: Recorder(ctx.clock))
-        some = self._some_modbus()
-        self._endpoint: Endpoint = ctx.shared(
-            ("modbus", config.line), lambda: Endpoint(some.dial(), ctx.clock, recorder)
-        )
-        self._survey = Survey(self._endpoint, config.timeout_s)
-        self._device: ModbusSource | None = None
-        self._sure = 0  # the connection at which the models were looked at
-        self._waiting: list[Batch] = []
-        self._doubt = asyncio.Event()
-        self.streams: Mapping[str, TagSet] = {}
-
-    def _some_modbus(self) -> ModbusConfig:
-        tags = {"any": {"reg": 0}}
-        return self._config.as_modbus({"type": "modbus", "addressing": "zero_based", "tags": tags})
-
-    def facts(self) -> dict[str, Any]:
-        """How the device is; before it has told its models, what stands in the way."""
-        if self._device is not None:
-            return self._device.facts()
-        return {
-            "connected": self._endpoint.connected,
-            "endpoint": self._config.connect,
-            "unit": self._config.unit,
-            "last_error": self._endpoint.error,
-        }
-
-    def origin(self, short: str) -> dict[str, Any]:
-        """Where a tag comes from; nothing before the device has told its models."""
-        return {} if self._device is None else self._device.origin(short)
-
-    async def demand(self, tag: str) -> tuple[float, int, str]:
-        """Read one tag now."""
-        if self._device is None:
-            what = f"device {self._name} has not told its models yet"
-            raise PermanentError(what, fix="See `edge-agent status`.", code="E360")
-        return await self._device.demand(tag)
-
-    async def run(self, emit: Emit) -> None:
-        """Read the device by its own models until cancelled."""
-        config = self._config
-        async with self._endpoint.used(config.unit, config.timeout_s):
-            kept = self._kept() or await self._learnt()
-            while True:
-                modbus = config.as_modbus(parse_yaml(kept["profile"]).data)
-                self._device = device = ModbusSource(self._name, modbus, self._ctx)
-                self.streams = device.streams
-                polling = asyncio.create_task(device.run(partial(self._give, emit)))
-                try:
-                    await self._changed(kept["chain"], polling, emit)
-                finally:
-                    polling.cancel()
-                    await asyncio.gather(polling, return_exceptions=True)
-                kept = await self._learnt()
-
-    def _give(self, emit: Emit, batch: Batch, **_: Any) -> None:
-        """Emit a row, unless its values come from a connection that nobody looked at yet."""
-        if self._endpoint.made == self._sure or not (batch.q >= Quality.UNCERTAIN).any():
-            emit(batch)
-        else:
-            self._waiting.append(batch)
-            self._doubt.set()
-
-    def _kept(self) -> dict[str, Any] | None:
-        """What the device told before, if it was asked for the same then."""
-        kept = self._ctx.state.get(NAMESPACE, self._key) if self._ctx.state else None
-        asked = [sorted(self._config.models), self._config.points]
-        return kept if isinstance(kept, dict) and kept.get("asked") == asked else None
-
-    async def _learnt(self) -> dict[str, Any]:
-        """The models as the device has them now; raises what `chain` does."""
-        config = self._config
-        made = self._endpoint.made
-        models = await chain(self._survey, config.unit)
-        wanted = [m for m in models if self._wanted(m)]
-        told = profile(wanted, everything=config.points == "all")
-        log.info("sunspec.models", device=self._name, tags=len(told["tags"]),
-                 models=[m.number for m in wanted if m.group],
-                 left_out=[m.number for m in models if m not in wanted or not m.group])  # fmt: skip
-        kept = {
-            "asked": [sorted(config.models), config.points],
-            "chain": heads(models),
-            "profile": write(told),
-        }
-        if self._ctx.state is not None:
-            await self._ctx.state.put(NAMESPACE, self._key, kept)
-        self._sure = made
-        return kept
-
-    def _wanted(self, model: Model) -> bool:
-        return not self._config.models or model.number in {COMMON, *self._config.models}
-
-    async def _changed(
-        self, known: list[list[int]], polling: "asyncio.Task[None]", emit: Emit
-    ) -> None:
-        """Return when a new connection shows other models; raise what ends the polling."""
-        while True:
-            doubt = asyncio.create_task(self._doubt.wait())
-            try:
-                await asyncio.wait({polling, doubt}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                doubt.cancel()
-            if polling.done():
-                polling.result()
-                return
-            self._doubt.clear()
-            made = self._endpoint.made
-            if await self._survey_says(known):
-                log.warning("sunspec.other_models", device=self._name)
-                self._waiting.clear()
-                return
-            self._sure = made
-            rows, self._waiting = self._waiting, []
-            for row in rows:
-                emit(row)
-
-    async def _survey_says(self, known: list[list[int]]) -> bool:
-        """Does the device have other models than those that are *known*?"""
-        bases = list(dict.fromkeys([*(at - 2 for _, at, _ in known[:1]), *BASES]))
-        return heads(await chain(self._survey, self._config.unit, bases, bare=True)) != known

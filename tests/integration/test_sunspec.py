@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sunspec2
+from pydantic import ValidationError
 from sunspec2.file.client import FileClientDevice
 from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from agent.config.base import Context
-from agent.config.load import loads
+from agent.config.load import ConfigProblems, loads
 from agent.config.schema import JournalConfig
 from agent.core.quality import Quality
 from agent.core.stats import Stats
@@ -128,6 +129,50 @@ async def test_a_device_tells_its_tags_itself(ctx):
     assert got.keys() == want.keys()
     assert {n: (got[n], w) for n, w in want.items() if not same(got[n], w)} == {}
     assert (units["d/DERMeasureAC.W"], units["d/DERMeasureAC.Hz"]) == ("W", "Hz")
+
+
+async def test_points_that_the_file_lists_are_columns_that_it_knows(ctx):
+    """`tags:` makes the columns known beforehand, in the order of the file, whatever the device
+    has; what it lacks is Bad, the powers of ten stay inside.
+    """
+    listed = ["DERMeasureAC.Hz", "DERMeasureAC.W", "mppt.module.2.DCA", "DERMeasureAC.ThrotPct"]
+    config = sunspec(url := "tcp://127.0.0.1:1", models=[701, 160], tags=listed)
+    (known,) = config.tag_sets("d").values()
+    assert [t.name for t in known] == [f"d/{t}" for t in listed]
+    assert [t.unit for t in known] == ["Hz", "W", "A", "%"]
+    assert config.periods("d") == {"d": 0.2}
+    async with ModbusServer({1: image()}) as server:
+        want = await asyncio.to_thread(theirs, server.port)
+        config = sunspec(server.url, models=[701, 160], tags=listed)
+        async with polling(config.build("d", ctx)) as rows:
+            await until(lambda: len(rows) >= 2, within_s=20)
+    assert {b.stream for b in rows} == {"d"}
+    assert all(list(b.tags.column) == list(known.column) for b in rows)
+    assert rows.last().q[0].tolist()[2] == Quality.BAD_CONFIG
+    got = values(rows, ctx)
+    assert "DERMeasureAC.W" in got
+    assert {n: (got[n], want[n]) for n in got if not same(got[n], want[n])} == {}
+    with pytest.raises(ValidationError, match="no model of 701 has a point"):
+        sunspec(url, models=[701], tags=["DERMeasureAC.Watt"])
+
+
+def test_alarms_and_models_name_listed_points():
+    """What is listed can be named; what is not is refused with the cure."""
+    text = """
+version: 1
+gateway: {id: g1}
+devices:
+  inv: {type: sunspec, connect: "tcp://10.0.0.5:502", unit: 1, models: [701], tags: [%s]}
+alarms:
+  slow: {tag: inv/DERMeasureAC.Hz, low: 49.5}
+models:
+  m: {file: m.onnx, window: {kind: count, rows: 5}, instances: {a: {inputs: [inv/DERMeasureAC.W]}}}
+sinks: {}
+"""
+    loads(text % "DERMeasureAC.Hz, DERMeasureAC.W", "f", installed())
+    with pytest.raises(ConfigProblems) as told:
+        loads(text % "DERMeasureAC.A", "f", installed())
+    assert told.value.render().count("List the ones that are named under its `tags:`") == 2
 
 
 async def test_what_a_device_told_is_kept_and_looked_at_again(ctx, tmp_path):
