@@ -11,6 +11,7 @@ from agent import __version__
 from agent.core.errors import PermanentError
 from agent.core.requests import Caller, Verb
 from agent.core.texts import NAMESPACE
+from agent.sources.sunspec_polling import NAMESPACE as SUNSPEC
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
@@ -106,11 +107,14 @@ class RecordVerbs:
 
 
 def head(daemon: "Daemon") -> dict[str, Any]:
-    """What a replay needs besides the records: the configuration, and the codes of texts."""
+    """What a replay needs besides the records: the configuration, the codes of texts, and what
+    SunSpec devices told of themselves.
+    """
     loaded = daemon.loaded
     return {
         "agent": __version__,
         "config": loaded.whole.standalone,
         "digest": loaded.digest,
         "texts": dict(daemon.store.state.items(NAMESPACE)),
+        "sunspec": dict(daemon.store.state.items(SUNSPEC)),
     }

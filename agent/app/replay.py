@@ -1,7 +1,7 @@
 """The whole agent run from a recording: nothing is asked of a device, nothing is published."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from agent.app.boot import Loaded
 from agent.app.daemon import Daemon
+from agent.app.mute import Mute
 from agent.config.load import load_whole, loads_whole
 from agent.config.schema import Settings
 from agent.core.errors import PermanentError
@@ -20,6 +21,9 @@ from agent.links.recording import Record, RecordedClock, records
 from agent.plugins import installed
 from agent.runtime.clock import machine_id
 from agent.sources.modbus import ModbusConfig
+from agent.sources.modbus_connect import LineSection
+from agent.sources.sunspec import SunSpecConfig
+from agent.sources.sunspec_polling import NAMESPACE as SUNSPEC
 from agent.storage.db import open_store
 
 MODEL_S: Final = 30.0
@@ -59,10 +63,13 @@ async def replay(one: Replay) -> Player:
         )
         for code, text in head["texts"].items():
             store.state.set(NAMESPACE, code, text)
+        for key, told in head.get("sunspec", {}).items():
+            store.state.set(SUNSPEC, key, told)
         daemon = Daemon(loaded, store, clock, stats)
         daemon.ctx.shared("recorder", lambda: player)
         for device in settings.devices.values():
-            daemon.ctx.shared(*_endpoint(device, player, clock))
+            if isinstance(device, LineSection):
+                daemon.ctx.shared(*_endpoint(device, player, clock))
         running = asyncio.create_task(daemon.run(stack))
         try:
             await _play(daemon, player, tape, one)
@@ -76,13 +83,13 @@ async def replay(one: Replay) -> Player:
 
 async def _play(daemon: Daemon, player: Player, tape: Iterator[Record], one: Replay) -> None:
     settings = daemon.loaded.settings
-    streams = [s for name, d in settings.devices.items() for s in _streams(name, d)]
+    devices = [name for name, d in settings.devices.items() if isinstance(d, LineSection)]
     first = next((r for r in tape if r["r"] != "end"), None)
     if first is None:
         return
     if settings.models:
         await _models_serve(daemon)
-    async for record in player.play(chain([first], tape), streams):
+    async for record in player.play(chain([first], tape), devices):
         one.told(record)
         if record["r"] == "row" and daemon.scoring.lanes:
             await daemon.scoring.drain(MODEL_S)
@@ -97,10 +104,6 @@ async def _models_serve(daemon: Daemon) -> None:
                 await asyncio.sleep(0.05)
 
 
-def _streams(name: str, device: Any) -> list[str]:
-    return list(device.tag_sets(name))
-
-
 def _endpoint(device: Any, player: Player, clock: RecordedClock) -> tuple[Any, Any]:
     return ("modbus", device.line), lambda: PlayedEndpoint(device.dial(), player, clock)
 
@@ -111,14 +114,24 @@ def _loaded(one: Replay, head: Record) -> Loaded:
         whole = loads_whole(head["config"], f"{one.file} (its configuration)", installed())
     else:
         whole = load_whole(one.config, installed())
-    return Loaded(replace(whole, settings=_inward(whole.settings, one.data_dir)), one.file)
+    told = head.get("sunspec", {})
+    return Loaded(replace(whole, settings=_inward(whole.settings, one.data_dir, told)), one.file)
 
 
-def _inward(settings: Settings, data_dir: Path) -> Settings:
+def _recorded(name: str, device: Any, told: Collection[str]) -> bool:
+    """Does a recording have what the device said: of SunSpec, if its models were known then?"""
+    if isinstance(device, SunSpecConfig):
+        return device.learnt_as(name) in told
+    return isinstance(device, ModbusConfig)
+
+
+def _inward(settings: Settings, data_dir: Path, told: Collection[str]) -> Settings:
     return settings.model_copy(
         update={
             "data_dir": str(data_dir),
-            "devices": {n: d for n, d in settings.devices.items() if isinstance(d, ModbusConfig)},
+            "devices": {
+                n: d if _recorded(n, d, told) else Mute(d) for n, d in settings.devices.items()
+            },
             "models": {n: m for n, m in settings.models.items() if m.file is not None},
             "sinks": {},
             "registries": {},

@@ -91,6 +91,10 @@ class SunSpecConfig(LineSection):
         every = self._imagined.periods(device) if self.tags else {}
         return {stream: every[stream] for stream in self.tag_sets(device)}
 
+    def learnt_as(self, device: str) -> str:
+        """Under which it is kept what the device told."""
+        return f"{device}@{self.connect}#{self.unit}"
+
     def as_modbus(self, told: Mapping[str, Any]) -> ModbusConfig:
         """The device as the profile *told* describes it."""
         own = {k: v for k, v in self.manner.items() if v is not None}

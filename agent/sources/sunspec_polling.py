@@ -40,7 +40,7 @@ class SunSpecSource:
 
     def __init__(self, name: str, config: "SunSpecConfig", ctx: Context) -> None:
         self._name, self._config, self._ctx = name, config, ctx
-        self._key = f"{name}@{config.connect}#{config.unit}"
+        self._key = config.learnt_as(name)
         recorder = ctx.shared("recorder", lambda: Recorder(ctx.clock))
         some = self._some_modbus()
         self._endpoint: Endpoint = ctx.shared(

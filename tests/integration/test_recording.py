@@ -23,7 +23,9 @@ from simulators.modbus_server import FaultyServer, ModbusServer, RegisterImage
 from simulators.proxy import Proxy
 from simulators.rtu_device import RtuDevice
 from tests.agents import Counting, configure, device
+from tests.agents import told as told_by
 from tests.certificates import Authority
+from tests.integration.test_sunspec import image
 from tests.polling import Rows, modbus, polling
 from tests.tools import until
 
@@ -210,6 +212,40 @@ async def test_the_running_agent_is_recorded_and_the_whole_agent_run_from_it(tmp
     other.write_text(json.dumps(document))
     code, out = await told("replay", file, "-c", other)
     assert (code, "E363" in out) == (69, True), out
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # pysunspec2's
+async def test_other_kinds_of_devices_beside_modbus(tmp_path):
+    """A SunSpec device is played with the models that it had told; an MQTT device says nothing,
+    and alarms, derived tags and models that name its tags hold.
+    """
+    file = tmp_path / "bus.rec"
+    async with ModbusServer({1: Counting()}) as server, ModbusServer({1: image()}) as solar:
+        path = configure(
+            tmp_path,
+            devices={
+                "d": device(server.url),
+                "inv": {"type": "sunspec", "connect": solar.url, "unit": 1, "poll": "200ms",
+                        "models": [701], "tags": ["DERMeasureAC.W", "DERMeasureAC.Hz"]},
+                "press": {"type": "mqtt", "connect": "mqtt://127.0.0.1:9", "format": "plain",
+                          "tags": {"force": {"topic": "press/force"}}},
+            },
+            alarms={
+                "force": {"tag": "press/force", "high": 5},
+                "frequency": {"tag": "inv/DERMeasureAC.Hz", "low": 1},
+            },
+            derived={"press/double": {"sum": ["press/force", "press/force"]}},
+        )  # fmt: skip
+        async with AgentProcess(path) as agent:
+            await told_by(agent, lambda s: "inv/DERMeasureAC.W" in s.get("tags", ()))
+            code, out = await told("record", file, "--for", "2s", "--socket", agent.socket)
+            assert code == 0, out
+    code, out = await told("replay", file, "--json")
+    assert code == 0, out
+    streams = json.loads(out[out.index("{\n") :])["streams"]
+    assert streams.keys() == {"d", "inv"} | (streams.keys() & {"inv~plate"})
+    assert all(s["same"] > 0 and not s["different"] for s in streams.values())
+    assert streams["inv"]["same"] >= 5
 
 
 async def test_a_second_recording_waits_for_the_first(tmp_path):
