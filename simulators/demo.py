@@ -2,18 +2,18 @@
 
 Three pumps run; a model scores each of them. After a while a bearing of pump 2 wears out: its score
 rises and an alarm goes out. Later a second version of the model appears in the registry and is
-taken into service.
+taken into service. With time for it, pump 1 is given another duty, and its model learns it: see
+`simulators.demo_loop`.
 """
 
 import argparse
 import asyncio
 import json
-import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +21,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators import demo_screen as screen
 from simulators import models
 from simulators.agent_process import AgentEnded, AgentProcess
 from simulators.broker import Broker, Collector
+from simulators.demo_loop import Loop
 from simulators.modbus_server import ModbusServer
 from simulators.plant import SENSORS, Event, Plant, Timeline, registers
 from simulators.registry_server import RegistryServer
@@ -34,8 +36,16 @@ PUMPS: Final = ("pump1", "pump2", "pump3")
 FAULTY: Final = 1
 MODEL: Final = "pump-health"
 INPUTS: Final = tuple(name for name, *_ in SENSORS if name not in ("valve", "motor_temp"))
-POLL_S: Final = 0.5
-HEADLESS_S: Final = 60.0
+POLL_S: Final = 0.1
+SPEED: Final = 50.0
+"""Plant seconds in a second: a row is 5 s of the plant."""
+
+BEGIN_S: Final = 5 * 3600.0
+"""Plant time at the beginning: the sun moves little then."""
+
+HEADLESS_S: Final = 170.0
+LOOP_S: Final = 120.0
+"""The second story needs so long at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +55,14 @@ class Script:
     Attributes:
         end_s: When the demo ends; None for at Ctrl-C.
         headless: Plain lines, and a verdict as soon as everything that should arrive has.
+        loop_s: When pump 1 is given another duty; None when there is no time for its story.
     """
 
     fault_s: float
     second_s: float
     end_s: float | None
     headless: bool
+    loop_s: float | None
 
     @classmethod
     def of(cls, end_s: float | None, *, headless: bool) -> "Script":
@@ -58,25 +70,27 @@ class Script:
         if headless and end_s is None:
             end_s = HEADLESS_S
         whole = 60.0 if end_s is None else end_s
-        return cls(min(15.0, whole / 4), min(35.0, whole / 2), end_s, headless)
+        loop_s = 10.0 if end_s is None or end_s >= LOOP_S else None
+        return cls(min(15.0, whole / 4), min(35.0, whole / 2), end_s, headless, loop_s)
 
 
 def warm_plant(run: int) -> Plant:
     """The demo's machines, running long enough to be warm."""
-    plant = Plant(len(PUMPS), noise_seed=run)
+    plant = Plant(len(PUMPS), noise_seed=run, now_s=BEGIN_S)
     plant.advance(600.0)
     return plant
 
 
-def training(seconds: float, run: int) -> NDArray[np.float64]:
-    """What healthy pumps measure: float64 (rows, columns of `INPUTS`), all pumps together."""
+def training(seconds: float, run: int) -> list[NDArray[np.float64]]:
+    """What healthy pumps measure: for each of them float64 (rows, columns of `INPUTS`)."""
     columns = [i for i, (name, *_) in enumerate(SENSORS) if name in INPUTS]
     plant = warm_plant(run)
-    return np.concatenate(list(plant.record(seconds, POLL_S)[:, :, columns].transpose(1, 0, 2)))
+    return list(plant.record(seconds, POLL_S * SPEED)[:, :, columns].transpose(1, 0, 2))
 
 
-def config(data_dir: Path, modbus: str, mqtt: str, registry: str) -> str:
-    """The configuration of the demo's agent."""
+def config(data_dir: Path, modbus: str, mqtt: str, registry: str, loop: Loop | None) -> str:
+    """The configuration of the demo's agent; pump 1 has a model of its own in the second story."""
+    served = PUMPS if loop is None else PUMPS[1:]
     tags = {
         name: {"reg": register, "as": "float32", "order": "ABCD", "unit": unit, "range": [lo, hi]}
         for name, register, unit, lo, hi in registers()
@@ -103,13 +117,15 @@ def config(data_dir: Path, modbus: str, mqtt: str, registry: str) -> str:
                 "poll": "2s",
                 "window": {"kind": "count", "rows": 5},
                 "decide": {"output": "score", "above": 1.0, "off": 0.8},
-                "instances": {p: {"inputs": [f"{p}/{i}" for i in INPUTS]} for p in PUMPS},
+                "instances": {p: {"inputs": [f"{p}/{i}" for i in INPUTS]} for p in served},
             }
         },
         "journal": {"commit": "1s"},
         "sinks": {"plant": {"type": "mqtt_json", "connect": mqtt, "report": "all"}},
         "registries": {"main": {"type": "http", "url": registry, "unsigned": "accept"}},
     }
+    if loop is not None:
+        document = loop.config(document)
     return json.dumps(document, indent=1)  # JSON is YAML
 
 
@@ -122,61 +138,93 @@ class Stage:
     broker: Broker
     collector: Collector
     agent: AgentProcess
+    watch: Watch
+    loop: Loop | None
 
 
 @asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[Stage]:
+async def stage(folder: Path, *, with_loop: bool) -> AsyncIterator[Stage]:
     """Start everything; end everything, in reverse order."""
-    plant = warm_plant(99)
+    plant, watch = warm_plant(99), Watch(PUMPS)
+    known = training(6000.0, 1)
+    loop = Loop(folder, folder / "data", INPUTS, watch.news) if with_loop else None
+    if loop is not None:
+        await loop.prepare(known[0], POLL_S * SPEED)
     with RegistryServer() as registry, Broker() as broker, Collector(broker.url, "#") as collector:
-        registry.publish(MODEL, "1", models.t2q_model(training(1800.0, 1)))
+        registry.publish(MODEL, "1", models.t2q_model(np.concatenate(known)))
         async with ModbusServer(plant.images) as server:
             path = folder / "edge-agent.yaml"
-            text = config(folder / "data", server.url, broker.url, registry.url)
+            text = config(folder / "data", server.url, broker.url, registry.url, loop)
             await asyncio.to_thread(path.write_text, text, "utf-8")
-            running = asyncio.create_task(plant.run(), name="plant")
+            running = asyncio.create_task(plant.run(SPEED, POLL_S / 2), name="plant")
             try:
                 async with AgentProcess(path) as agent:
-                    yield Stage(plant, registry, broker, collector, agent)
+                    yield Stage(plant, registry, broker, collector, agent, watch, loop)
             finally:
                 running.cancel()
                 with suppress(asyncio.CancelledError):
                     await running
 
 
-async def tell(on: Stage, script: Script, watch: Watch) -> None:
+async def tell(on: Stage, script: Script) -> None:
     """Let the story happen, and show it, until its end."""
-    loop = asyncio.get_running_loop()
+    loop, watch = asyncio.get_running_loop(), on.watch
     begun_s, seen, told = loop.time(), 0, 0
-    second = await asyncio.to_thread(lambda: models.t2q_model(training(3600.0, 2)))
+    second = await asyncio.to_thread(lambda: models.t2q_model(np.concatenate(training(3600.0, 2))))
     published = False
-    screen = not script.headless and sys.stdout.isatty()
-    fault = Event(on.plant.now_s + script.fault_s, FAULTY, "bearing", severity=0.4, ramp_s=10.0)
-    on.plant.timeline = Timeline([fault])
+    frames = not script.headless and sys.stdout.isatty()
+    worn_s = on.plant.now_s + SPEED * script.fault_s
+    on.plant.timeline = Timeline([Event(worn_s, FAULTY, "bearing", severity=0.4, ramp_s=100.0)])
     while True:
         now_s = loop.time() - begun_s
         new = on.collector.messages[seen:]
         seen += len(new)
         for message in new:
             watch.take(message.topic, message.payload)
+            if on.loop is not None:
+                on.loop.take(message.topic, message.payload)
         if now_s >= script.second_s and not published:
             published = True
             on.registry.publish(MODEL, "2", second)
             watch.news.append("version 2 of the model appears in the registry")
-        if screen:
-            _draw(on, script, watch, now_s)
+        if frames:
+            screen.draw(_story(on, script, now_s), watch.news)
         else:
-            told = _print(watch, now_s, told)
+            told = screen.tell(watch, now_s, told)
         if script.end_s is not None and now_s >= script.end_s:
             return
-        if script.headless and published and not missing(watch):
+        if script.headless and published and not missing(on):
             return
         await asyncio.sleep(1.0)
 
 
-def missing(watch: Watch) -> list[str]:
-    """What the story owes: data of all pumps, both versions, the alarm."""
-    return watch.missing(PUMPS[FAULTY], ("1", "2"))
+@asynccontextmanager
+async def playing(on: Stage, script: Script) -> AsyncIterator[None]:
+    """The second story, beside the first one."""
+    if on.loop is None or script.loop_s is None:
+        yield
+        return
+
+    async def play(loop: Loop, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await loop.play(on.plant, on.agent, on.broker.url)
+
+    task = asyncio.create_task(play(on.loop, script.loop_s), name="loop")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def missing(on: Stage) -> list[str]:
+    """What the story owes: data of all pumps, both versions, the alarm; and the second story."""
+    versions = dict.fromkeys(PUMPS, ("1", "2"))
+    if on.loop is None:
+        return on.watch.missing(PUMPS[FAULTY], versions)
+    versions[PUMPS[0]] = ("1.0.0", on.loop.published)
+    return on.watch.missing(PUMPS[FAULTY], versions) + on.loop.missing(on.watch.active)
 
 
 def _hints(on: Stage) -> list[str]:
@@ -187,35 +235,24 @@ def _hints(on: Stage) -> list[str]:
     ]
 
 
-def _draw(on: Stage, script: Script, watch: Watch, now_s: float) -> None:
-    """One frame."""
-    columns, height = shutil.get_terminal_size()
-    story = [
-        f"edge-agent demo  {now_s:5.0f} s   {watch.messages} messages   Ctrl-C ends",
+def _story(on: Stage, script: Script, now_s: float) -> list[str]:
+    """What happens when, and what is to be seen now."""
+    acts = [
+        (script.fault_s, f"a bearing of {PUMPS[FAULTY]} begins to wear"),
+        (script.second_s, "version 2 of the model is published"),
+        (script.loop_s, f"{PUMPS[0]} has another duty, and its model learns it"),
+    ]
+    return [
+        f"edge-agent demo  {now_s:5.0f} s   {on.watch.messages} messages   Ctrl-C ends",
         "",
-        *watch.table(color=True),
+        *on.watch.table(color=True),
         "",
-        f"{script.fault_s:5.0f} s  a bearing of {PUMPS[FAULTY]} begins to wear",
-        f"{script.second_s:5.0f} s  version 2 of the model is published",
-        f"active alarms: {', '.join(watch.active) or 'none'}",
+        *(f"{at_s:5.0f} s  {what}" for at_s, what in acts if at_s is not None),
+        f"active alarms: {', '.join(on.watch.active) or 'none'}",
         "",
         *_hints(on),
         "",
     ]
-    room = max(0, height - len(story) - 1)
-    lines = story + [line[:columns] for line in watch.news[-room:] if room]
-    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-    sys.stdout.flush()
-
-
-def _print(watch: Watch, now_s: float, told: int) -> int:
-    """The news, and every five seconds the table; how many news have been told."""
-    for line in watch.news[told:]:
-        print(f"{now_s:5.1f} s  {line}")
-    if int(now_s) % 5 == 0:
-        print(*watch.table(color=False), sep="\n")
-    sys.stdout.flush()
-    return len(watch.news)
 
 
 async def late_joiner(url: str) -> list[str]:
@@ -239,11 +276,12 @@ async def run(script: Script, folder: Path) -> list[str]:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    watch = Watch(PUMPS)
-    async with stage(folder) as on:
+    async with stage(folder, with_loop=script.loop_s is not None) as on:
+        watch = on.watch
         print(*_hints(on), sep="\n", flush=True)
-        await tell(on, script, watch)
-        problems = [*watch.broken[:10], *missing(watch), *await late_joiner(on.broker.url)]
+        async with playing(on, script):
+            await tell(on, script)
+        problems = [*watch.broken[:10], *missing(on), *await late_joiner(on.broker.url)]
         if problems and script.headless:
             problems.append(f"the end of the agent's log:\n{on.agent.tail(3000)}")
     code = on.agent.returncode
@@ -251,18 +289,6 @@ async def run(script: Script, folder: Path) -> list[str]:
         problems.append(f"the agent ended with code {code}")
     print(f"{watch.messages} messages, good rows: {dict(watch.good)}, alarms: {watch.raised}")
     return problems
-
-
-@contextmanager
-def _cursor_hidden(*, on: bool) -> Any:
-    """No blinking cursor while frames are drawn."""
-    if on:
-        sys.stdout.write("\x1b[2J\x1b[?25l")
-    try:
-        yield
-    finally:
-        if on:
-            sys.stdout.write("\x1b[?25h\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     script = Script.of(args.end_s, headless=args.headless)
     with (
         tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder,
-        _cursor_hidden(on=not script.headless and sys.stdout.isatty()),
+        screen.cursor_hidden(on=not script.headless and sys.stdout.isatty()),
     ):
         try:
             problems = asyncio.run(run(script, Path(folder)))

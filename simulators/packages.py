@@ -1,5 +1,6 @@
 """Signed packages and keyrings, as a publisher makes them; and, for tests, as an enemy would."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.app.packing import pack
 from agent.codecs import envelope as dsse
 from agent.codecs.envelope import Envelope
+from agent.codecs.onnx_write import detector
+from agent.config.manifest import PackSpec
+from agent.core.detector import Limits, train
+from agent.core.recording import Recording
+from agent.registries.directory import publish
 
 
 def time(days: float = 0.0) -> str:
@@ -85,3 +95,35 @@ def signed(manifest: Mapping[str, Any], *keys: Key) -> bytes:
     for key in keys:
         envelope = dsse.sign(envelope, key.seed)
     return dsse.write(envelope)
+
+
+async def released(
+    registry: Path,
+    key: Key,
+    name: str,
+    healthy: Recording,
+    limits: Limits = "seen",
+    **changes: Any,
+) -> None:
+    """Release 1 of the detector of *healthy* on channel ``stable`` of a folder, as a data scientist
+    would have published it. *changes* are parts of its manifest.
+    """
+    said = {
+        "name": name,
+        "version": "1.0.0",
+        "release": 1,
+        "channels": [{"name": c} for c in healthy.names],
+        "window": {"kind": "count", "rows": 5},
+        "decision": {"output": "score", "above": 1.0, "off": 0.8},
+    } | changes
+    spec = PackSpec.model_validate(said)
+    model = detector(train(healthy.v, spec.window.rows, limits=limits), spec.window.rows)
+    packed = await pack(model, spec, healthy, datetime.now(UTC).replace(microsecond=0))
+    text = packed.manifest.model_dump_json(by_alias=True, exclude_none=True)
+    manifest = dsse.write(dsse.sign(Envelope(dsse.MANIFEST, text.encode()), key.seed))
+    await asyncio.to_thread(publish, registry, said, model, manifest, "stable")
+
+
+def evenly(names: Sequence[str], rows: NDArray[np.float64], row_s: float = 1.0) -> Recording:
+    """Rows (n, k) as a recording, *row_s* apart."""
+    return Recording(tuple(names), np.arange(len(rows), dtype=np.int64) * round(row_s * 1e9), rows)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,7 +178,7 @@ def packaged(registry: Path, name: str, version: str) -> ManifestFile:
     return read(dsse.read(path.read_bytes(), str(path), dsse.MANIFEST).payload, str(path))
 
 
-async def listen(trainer: Trainer, broker: str) -> None:
+async def listen(trainer: Trainer, broker: str, tell: Callable[[str], object] = print) -> None:
     """Answer events for ever; one that cannot be answered is told, and the next one comes."""
     loop, heard = asyncio.get_running_loop(), asyncio.Queue[Message]()
 
@@ -189,21 +189,22 @@ async def listen(trainer: Trainer, broker: str) -> None:
         while True:
             event = (await heard.get()).json()
             try:
-                told(await trainer.answer(event))
+                found = await trainer.answer(event)
             except (AgentError, OSError, ValueError, KeyError, httpx.HTTPError) as e:
-                print(f"event {event.get('id')}: {e!r}", file=sys.stderr, flush=True)
+                tell(f"event {event.get('id')}: {e!r}")
+                continue
+            for line in () if found is None else told(found):
+                tell(line)
 
 
-def told(found: Published | None) -> None:
+def told(found: Published) -> Iterator[str]:
     """One line for each candidate, and what was published."""
-    if found is None:
-        return
     for trial in found.trials:
-        print(
+        yield (
             f"{found.name} {trial.method.name}: false alarms {trial.false_alarms:.2%}, "
             f"missed {trial.missed:.2%} of the held-out windows"
         )
-    print(f"{found.name} {found.version}, release {found.release}: published", flush=True)
+    yield f"{found.name} {found.version}, release {found.release}: published"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -77,13 +77,13 @@ class Watch:
         shown = "-" if value is None else f"{value:.2f}"
         self.news.append(f"alarm {name}: {state}, {shown} (limit {limit:g}) {event['text']}")
 
-    def missing(self, faulty: str, versions: Sequence[str]) -> list[str]:
-        """What should have arrived and has not."""
+    def missing(self, faulty: str, versions: Mapping[str, Sequence[str]]) -> list[str]:
+        """What should have arrived and has not; *versions* of each pump, in their order."""
         found = [f"no good data of {p}" for p in self.pumps if not self.good[p]]
         found += [
-            f"{p}: results of versions {self.versions.get(p, [])}, expected {list(versions)}"
+            f"{p}: results of versions {self.versions.get(p, [])}, expected {list(versions[p])}"
             for p in self.pumps
-            if self.versions.get(p, []) != list(versions)
+            if self.versions.get(p, []) != list(versions[p])
         ]
         if not any(name.startswith(f"{faulty}.") for name in self.raised):
             found.append(f"no alarm of {faulty}")

@@ -26,7 +26,7 @@ from agent.core.requests import Caller, Verb
 from agent.registries.directory import publish, published
 from agent.registries.ownkey import OwnKey
 from agent.runtime.alarmlist import AlarmList
-from agent.runtime.lessons import HERE, RETRAINED
+from agent.runtime.lessons import HERE, RETRAINED, concerns
 from agent.runtime.rollout import Rollout
 from agent.storage.db import Store
 
@@ -143,7 +143,7 @@ class Learning:
         """An alarm stands; or somebody says of it what it is. Those of the agent do not count."""
         for name, instance, machine in self._machines():
             record = self._record(name)
-            if not record or code or not _concerns(tag, instance, machine):
+            if not record or code or not concerns(tag, instance, machine):
                 continue
             mine = dict(record["suspects"].get(instance, {}))
             if label == "dismissed":
@@ -241,7 +241,3 @@ class Learning:
             "since": timestamp(record["begin_ns"]),
             **replaces,
         }
-
-
-def _concerns(tag: str, instance: str, inputs: tuple[str, ...]) -> bool:
-    return tag in inputs or tag.startswith(f"model/{instance}/")

@@ -17,6 +17,7 @@ from agent.app.judging import tally
 from agent.app.learning import Learning
 from agent.app.modelstate import ModelStates
 from agent.app.past import Past
+from agent.app.schooling import Schooling
 from agent.config.base import Context
 from agent.config.rollout import RolloutSection
 from agent.config.schema import ModelSection, Settings
@@ -106,7 +107,7 @@ class Models:
                 backtest=self.past.backtest,
                 shadow=self.shadow,
                 evidence=self.scoring.evidence,
-                suspects=self._suspects,
+                lessons=Schooling(settings, lambda: self.drift.events, pipeline.alarms, clock),
             ),
             judge,
             registries=self._registry,
@@ -278,9 +279,6 @@ class Models:
 
     async def _download(self, registry: Registry, offer: Offer, folder: Path) -> Path:
         return await download(registry, offer, folder, self._space().min_free)
-
-    def _suspects(self, event: str) -> list[str]:
-        return self.drift.events.suspects(event)
 
     def _decide(self, model: str) -> None:
         """What the version in service decides makes the alarms that the configuration left open."""

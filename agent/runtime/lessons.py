@@ -5,7 +5,7 @@ service by itself only when nothing speaks for a fault: every row it learned fro
 alarm that stands or was confirmed would be silenced, and the configuration lets it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 RETRAINED: Final = "retrained_from"
@@ -43,6 +43,15 @@ def suspect(
     return f"it was trained on rows in or after {_named(alarms)}, which nobody has dismissed"
 
 
+def stands(alarms: Sequence[str]) -> str | None:
+    """Alarms of its machines that stand now, and that nobody has dismissed, also if they came
+    later than its rows: what it learned may have been their beginning.
+    """
+    if not alarms:
+        return None
+    return f"{_named(alarms)} of its machines: it stands, and nobody has dismissed it"
+
+
 def silences(past: Iterable[Mapping[str, Any]]) -> str | None:
     """Which alarms that stand or were confirmed it would not raise, by its back-test (the ``past``
     of a report): a person must want that, too.
@@ -53,6 +62,11 @@ def silences(past: Iterable[Mapping[str, Any]]) -> str | None:
         if p["label"] != "dismissed" and p["candidate"] is False
     ]
     return f"it silences {_named(found)}" if found else None
+
+
+def concerns(tag: str, instance: str, inputs: Collection[str]) -> bool:
+    """Is an alarm on *tag* one of the machine *instance*: of what it gives, or of its results."""
+    return tag in inputs or tag.startswith(f"model/{instance}/")
 
 
 def _named(alarms: Sequence[str]) -> str:

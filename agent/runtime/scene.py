@@ -1,6 +1,6 @@
 """Where versions are tried, replayed, watched, and where they serve."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,6 +38,24 @@ class Shadows(Protocol):
         ...
 
 
+class Lessons(Protocol):
+    """What is known of the rows that a retrained version has learned from."""
+
+    def suspects(self, event: str) -> Sequence[str]:
+        """Alarms that nobody has dismissed, in or after which the rows of a stale event (id) were
+        made.
+        """
+        ...
+
+    def standing(self, model: str) -> Sequence[str]:
+        """Alarms of the machines of *model* that stand now, and that nobody has dismissed."""
+        ...
+
+    def since_s(self, provenance: Mapping[str, str]) -> float | None:
+        """How long ago its rows began, s; None: not known."""
+        ...
+
+
 Backtest = Callable[[str, Artifact, Artifact | None, float], Awaitable[Report | None]]
 """Model, candidate, what serves, seconds of history -> what was found; None: too little history."""
 
@@ -56,8 +74,7 @@ class Scene:
         backtest: Replays history; None where there is none.
         shadow: None where there is none: versions pass without.
         evidence: What was counted of the version (digest) in service since it serves.
-        suspects: Alarms that nobody has dismissed, in or after which the rows of a stale event
-            (id) were made.
+        lessons: None where no version is retrained.
     """
 
     trial: Callable[[], AbstractAsyncContextManager[ModelHost]]
@@ -68,4 +85,4 @@ class Scene:
     backtest: Backtest | None = None
     shadow: Shadows | None = None
     evidence: Callable[[str], Evidence | None] = lambda _digest: None
-    suspects: Callable[[str], Sequence[str]] = lambda _event: ()
+    lessons: Lessons | None = None

@@ -9,7 +9,7 @@ from agent.core.ports import Clock
 from agent.runtime import gates
 from agent.runtime.gates import Gates
 from agent.runtime.intake import Intake
-from agent.runtime.lessons import retrained, silences, suspect
+from agent.runtime.lessons import retrained, silences, stands, suspect
 from agent.runtime.life import Version
 from agent.runtime.releases import Releases
 from agent.runtime.scene import Scene, Shadows
@@ -98,10 +98,13 @@ class Shadowing:
         provenance = {} if manifest is None else manifest.provenance
         why: str | None = "`activation: ask`" if gate.ask else None
         if retrained(provenance):
+            known = self._scene.lessons
             past = version.evidence.get("backtest", {}).get("past", ())
+            suspects = (lambda _event: ()) if known is None else known.suspects
             why = (
                 silences(past)
-                or suspect(provenance, self._scene.suspects, one.choice.gateway)
+                or suspect(provenance, suspects, one.choice.gateway)
+                or stands(() if known is None else known.standing(one.name))
                 or why
                 or ("`retrained: ask`" if gate.ask_retrained else None)
             )

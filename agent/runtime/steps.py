@@ -179,7 +179,8 @@ class Steps:
         if self._scene.backtest is None or gate.backtest_s <= 0:
             return await self._move(turn, Stage.BACKTESTED, "skipped: none is asked for")
         serving = self._releases.get(turn.name).active
-        report = await self._scene.backtest(turn.name, version.artifact, serving, gate.backtest_s)
+        span_s = await self._span_s(version, gate)
+        report = await self._scene.backtest(turn.name, version.artifact, serving, span_s)
         if report is None or report.candidate.scored < gate.backtest_windows:
             return await self._move(turn, Stage.BACKTESTED, "skipped: too little stored history")
         told = {k: v for k, v in report.as_json().items() if k != "series"}  # a plot is large
@@ -191,6 +192,13 @@ class Steps:
             raise spoken_against(turn.name, against)
         why = f"{report.candidate.scored} stored windows speak for it"
         return await self._move(turn, Stage.BACKTESTED, why, evidence=evidence)
+
+    async def _span_s(self, version: Version, gate: Gates) -> float:
+        """What was before the machine had changed says nothing of a version trained since then."""
+        manifest, since_s = await self._intake.manifest(version.artifact), None
+        if manifest is not None and self._scene.lessons is not None:
+            since_s = self._scene.lessons.since_s(manifest.provenance)
+        return gate.backtest_s if since_s is None else min(gate.backtest_s, since_s)
 
     async def _retrained(self, version: Version) -> bool:
         manifest = await self._intake.manifest(version.artifact)

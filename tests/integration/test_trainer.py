@@ -6,26 +6,17 @@ import hashlib
 import io
 import json
 from contextlib import suppress
-from datetime import UTC, datetime
 
-import numpy as np
 import paho.mqtt.publish
 import pytest
 
-from agent.app.packing import pack
 from agent.cli.package_files import write
-from agent.codecs import envelope as dsse
-from agent.codecs.envelope import Envelope
-from agent.codecs.onnx_write import detector
-from agent.config.manifest import PackSpec
-from agent.core.detector import train
 from agent.core.errors import PermanentError
-from agent.core.recording import Recording
-from agent.registries.directory import DirectoryRegistry, publish
+from agent.registries.directory import DirectoryRegistry
 from agent.registries.trust import Trust
 from simulators.broker import Broker
 from simulators.mlflow_server import MlflowServer
-from simulators.packages import Key, keyring, time
+from simulators.packages import Key, evenly, keyring, released, time
 from simulators.plant import SENSORS, Event, Plant, Timeline
 from simulators.tracking import Tracking
 from simulators.trainer import Trainer, listen, packaged
@@ -43,29 +34,10 @@ def plant_rows(seconds, *events):
     return plant.record(seconds)[:, 0, AT]
 
 
-def recorded(rows):
-    return Recording(tuple(CHANNELS), np.arange(len(rows), dtype=np.int64) * 10**9, rows)
-
-
 async def first_version(registry, key, rows):
-    """Release 1, as a data scientist would have published it."""
-    spec = PackSpec.model_validate(
-        {
-            "name": NAME,
-            "version": "1.0.0",
-            "release": 1,
-            "channels": [{"name": c} for c in CHANNELS],
-            "window": {"kind": "count", "rows": 5},
-            "decision": {"output": "score", "above": 1.0, "of": (2, 3)},
-            "expires": time(30),
-        }
-    )
-    model = detector(train(rows), 5)
-    now = datetime.now(UTC).replace(microsecond=0)
-    packed = await pack(model, spec, recorded(rows), now)
-    text = packed.manifest.model_dump_json(by_alias=True, exclude_none=True)
-    signed = dsse.write(dsse.sign(Envelope(dsse.MANIFEST, text.encode()), key.seed))
-    publish(registry, spec.model_dump(), model, signed, "stable")
+    """Release 1 of what *rows* are like."""
+    decision = {"output": "score", "above": 1.0, "of": (2, 3)}
+    await released(registry, key, NAME, evenly(CHANNELS, rows), decision=decision, expires=time(30))
 
 
 def stale_event(samples, rows, number=1):
