@@ -27,7 +27,7 @@ check: setup
 test: setup
 	$(BIN)/pytest -m "not slow and not bench"
 
-# Everything at once in one terminal. `make demo HEADLESS=1 FOR=60` asserts what arrived, and ends.
+# Everything at once in one terminal. `make demo HEADLESS=1` asserts what arrived, and ends; `FOR=60`: only the first story.
 demo: setup
 	$(BIN)/edge-agent demo $(if $(HEADLESS),--headless) $(if $(FOR),--for $(FOR))
 
