@@ -22,8 +22,9 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """0 when every file is right, 1 when one deserves advice, 78 when one is refused."""
-    from agent.cli.price import prices  # noqa: PLC0415
+    from agent.cli.price import flows, prices  # noqa: PLC0415
     from agent.cli.wear import wear  # noqa: PLC0415
+    from agent.config.advice import advice as unmeant  # noqa: PLC0415
     from agent.config.budget import lines, overloads  # noqa: PLC0415 - pydantic takes its time
     from agent.config.crosscheck import streams  # noqa: PLC0415
     from agent.config.load import ConfigProblems, load  # noqa: PLC0415
@@ -48,7 +49,8 @@ def run(args: Namespace) -> int:
         advice = [*overloads(shared), *(a for cost in costs for a in cost.advice())]
         worn = wear(settings)
         advice += worn.advice()
-        advice += twins(settings, streams(settings))
+        periods = {stream: period for stream, (_, period) in flows(settings).items()}
+        advice += [*twins(settings, streams(settings)), *unmeant(settings, periods)]
         worst = max(worst, 1 if advice else 0)
         found += [asdict(p) | {"file": file} for p in advice]
         if not args.json:

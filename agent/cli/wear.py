@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.cli.price import flows
+from agent.cli.table import age
 from agent.config.report import Problem
 from agent.config.schema import Settings
 
@@ -14,29 +15,48 @@ SAMPLE_BYTES: Final = 6.5
 14.3 and 22.4 kB).
 """
 
+SEALED_BYTES: Final = 0.6
+"""Of a sample in the journal's files, which are what `max_size` bounds: the most that
+``python -m benchmarks bytes_modbus`` may measure for registers; text and noise take more."""
+
 _DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wear:
-    """Bytes a day that reach the device, about; and how many it may be."""
+    """Bytes a day that reach the device, about; and how many it may be.
+
+    Attributes:
+        holds_s: How long `max_size` lasts at this rate, about.
+        keep_s: How long rows are to be kept.
+    """
 
     bytes: float
     budget: int
+    holds_s: float
+    keep_s: float
 
     def says(self) -> str:
         """One line for people."""
-        return f"journal: about {_mb(self.bytes)} a day to the disk, of {_mb(self.budget)}"
+        held = f"about {age(self.holds_s)}" if self.holds_s < self.keep_s else "all of `keep`"
+        return (
+            f"journal: about {_mb(self.bytes)} a day to the disk, of {_mb(self.budget)}; "
+            f"holds {held} at this rate"
+        )
 
     def advice(self) -> list[Problem]:
-        """W304 where the journal will have to commit less often."""
+        """W304 where the journal will have to commit less often, W308 where it is too small."""
+        found = []
+        if self.holds_s < self.keep_s:
+            what = f"`max_size` lasts about {age(self.holds_s)}, `keep` asks for {age(self.keep_s)}"
+            found.append(Problem("W308", what, fix="Raise `journal: max_size`, or lower `keep`."))
         if self.bytes <= self.budget:
-            return []
+            return found
         what = (
             f"the journal will want about {_mb(self.bytes)} a day, `wear_per_day` is "
             f"{_mb(self.budget)}: it will commit less often, and a power cut cost more"
         )
-        return [Problem("W304", what, fix="Raise `journal: commit`, or `wear_per_day`.")]
+        return [*found, Problem("W304", what, fix="Raise `journal: commit`, or `wear_per_day`.")]
 
 
 def wear(settings: Settings) -> Wear:
@@ -44,7 +64,9 @@ def wear(settings: Settings) -> Wear:
     journal = settings.journal
     samples = sum(len(tags) * _DAY_S / period for tags, period in flows(settings).values())
     commits = _DAY_S / journal.commit_s
-    return Wear(commits * COMMIT_BYTES + samples * SAMPLE_BYTES, journal.wear_per_day)
+    written = commits * COMMIT_BYTES + samples * SAMPLE_BYTES
+    holds_s = _DAY_S * journal.max_size / (samples * SEALED_BYTES)
+    return Wear(written, journal.wear_per_day, holds_s, journal.keep_s)
 
 
 def _mb(count: float) -> str:

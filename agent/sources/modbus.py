@@ -9,10 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Name, Refusal, Seconds, refuse
 from agent.config.budget import Load
+from agent.config.report import Problem
 from agent.config.schema import WriteRule
 from agent.core.tag import TagSet
 from agent.links.modbus_scan import Read
 from agent.sources.modbus_address import Addressing, Place
+from agent.sources.modbus_advice import advice
 from agent.sources.modbus_check import refusals
 from agent.sources.modbus_connect import LineSection, SerialSection, misplaced, parse
 from agent.sources.modbus_cost import Cost, scan_seconds
@@ -72,6 +74,10 @@ class ModbusConfig(LineSection):
     def places(self) -> dict[str, Place]:
         """Where each tag is on the wire."""
         return {name: place(tag, self.addressing) for name, tag in self.tags.items()}
+
+    def advice(self, device: str) -> list[Problem]:
+        """What is possible and probably not meant."""
+        return advice(device, self.tags, self.places)
 
     def class_tags(self) -> dict[str | None, dict[str, ModbusTag]]:
         """Scan class -> its tags in file order; None is the device's own."""
