@@ -42,6 +42,7 @@ from agent.runtime.scene import Scene
 from agent.runtime.schedule import Schedule
 from agent.runtime.scoring import Scoring
 from agent.runtime.shadow import NAMED, Shadow
+from agent.runtime.stages import Stage
 from agent.storage.artifacts import FileArtifacts
 from agent.storage.db import Store
 from agent.storage.historian_thread import HistorianThread
@@ -107,6 +108,7 @@ class Models:
                 backtest=self.past.backtest,
                 shadow=self.shadow,
                 evidence=self.scoring.evidence,
+                moved=self._moved,
                 lessons=Schooling(settings, lambda: self.drift.events, pipeline.alarms, clock),
             ),
             judge,
@@ -259,11 +261,19 @@ class Models:
                 preparation = None if manifest is None else manifest.preparation
                 counted = self._count(model, loaded, manifest)
                 self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
+                self._moved(model)
                 self.fallbacks.serves(model, artifact, manifest)
                 self._manifests[model] = manifest
                 self._decide(model)
             await self._unload_unused()
             return loaded if model in settings.models else None
+
+    def _moved(self, model: str) -> None:
+        """Results say whether the version that made them is still watched."""
+        version = self.rollout.release(model).serving
+        if version is not None:
+            watched = version.stage is Stage.PROBATION
+            self.scoring.play(version.digest, "probation" if watched else "active")
 
     def _plans(self, model: str) -> list[InstancePlan]:
         settings = self._settings()

@@ -1,6 +1,6 @@
 """The durable records of all models' versions: read, written, moved."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +28,15 @@ class Releases:
     """
 
     def __init__(
-        self, state: StateStore, audit: AuditTrail, artifacts: ArtifactStore, clock: Clock
+        self,
+        state: StateStore,
+        audit: AuditTrail,
+        artifacts: ArtifactStore,
+        clock: Clock,
+        moved: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._state, self._audit, self._artifacts = state, audit, artifacts
-        self._clock = clock
+        self._clock, self._moved = clock, moved
         self._known: dict[str, tuple[Mapping[str, Any], Release]] = {}
 
     def now_ns(self) -> int:
@@ -83,6 +88,7 @@ class Releases:
                          digest=move.version.digest[:12], before=move.before,
                          now=str(move.version.stage), why=move.version.reason)  # fmt: skip
             await self._audit.change(rows, actor, NAMESPACE, name, write(changed.release))
+            self._moved(name)
         return changed.release
 
     async def decide(self, name: str, kind: str, actor: str, why: str, **changes: Any) -> None:

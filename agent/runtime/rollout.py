@@ -65,7 +65,7 @@ class Rollout:
     ) -> None:
         self._intake = Intake(artifacts, judge, download, downloads, max_size)
         self._judge = judge
-        self._releases = Releases(state, audit, artifacts, clock)
+        self._releases = Releases(state, audit, artifacts, clock, scene.moved)
         self._verdicts = Verdicts(self._releases, stats)
         self._service = Service(scene, self._intake, self._releases, self._verdicts, stats)
         self._steps = Steps(scene, self._intake, self._releases, self._service, clock)

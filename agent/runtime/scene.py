@@ -74,6 +74,7 @@ class Scene:
         backtest: Replays history; None where there is none.
         shadow: None where there is none: versions pass without.
         evidence: What was counted of the version (digest) in service since it serves.
+        moved: Is told of a model whose versions have moved.
         lessons: None where no version is retrained.
     """
 
@@ -85,4 +86,5 @@ class Scene:
     backtest: Backtest | None = None
     shadow: Shadows | None = None
     evidence: Callable[[str], Evidence | None] = lambda _digest: None
+    moved: Callable[[str], None] = lambda _name: None
     lessons: Lessons | None = None

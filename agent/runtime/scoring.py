@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -106,7 +107,8 @@ class Scoring:
             lane = Lane(plan, tags, origin, tuple(loaded.outputs), parts, preparation, tally())
             if old is not None and old.plan.same_windows(plan):
                 lane.waiting, lane.next_end_ns, lane.runs = old.waiting, old.next_end_ns, old.runs
-                if old.origin == origin and old.tally.judges_as(lane.tally):
+                same = old.origin.digest == origin.digest
+                if same and old.tally.judges_as(lane.tally):
                     lane.tally = old.tally
             self.lanes[plan.instance] = lane
             self._pace_s.pop(plan.model, None)
@@ -132,6 +134,12 @@ class Scoring:
         """Keep the windows of a version that was taken out for what will take its place."""
         for lane in self.lanes.values():
             lane.held = lane.held or lane.origin.digest == digest
+
+    def play(self, digest: str, role: str) -> None:
+        """Results of a version in service bear this role from now on."""
+        for lane in self.lanes.values():
+            if lane.origin.digest == digest and lane.origin.role != role:
+                lane.origin = replace(lane.origin, role=role)
 
     def evidence(self, digest: str) -> Evidence | None:
         """What a version in service has shown on all its machines; None when it is not."""

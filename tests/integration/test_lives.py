@@ -88,14 +88,23 @@ async def test_a_version_goes_through_every_stage(registry, doc):
         assert (b.serving(), b.stage("1")) == ("2", "active")
         await past(b, "2", "active")
         assert (b.stage("1"), b.entry()["previous"]) == ("retired", "1")
+        b.feed(5)
+        await b.scored(b.fed)
         rows = await b.daemon.store.audit.rows()
         assert kinds(rows, "2") == [str(s) for s in list(Stage)[:8]]
         assert await b.daemon.store.audit.verify() == ""
         assert [row for row, *_ in b.results()] == list(range(5, b.fed + 1))
+        assert roles(b, "2") == ["probation", "active"]
         kept = b.rollout.release("m").find(b.entry()["digest"]).evidence
         assert kept["shadow"]["windows"] >= 10
         await b.tend()
         assert b.daemon.models.shadow.candidate("m") == ""
+
+
+def roles(b, version):
+    """The roles that the results of *version* in service have had, in their order."""
+    results = (s.record for s in b.records if s.stream == "model/pump1")
+    return list(dict.fromkeys(r.origin.role for r in results if r.origin.version == version))
 
 
 # What speaks against a version
