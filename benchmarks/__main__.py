@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from benchmarks import (
     alarms,
     backtest,
@@ -61,9 +63,9 @@ BENCHES = (
         drift.drift,
     ),
     Bench(
-        ("swap_wait", "crash_wait", "swap_lost"),
-        "1 kHz through a swap and through deaths of the worker",
-        10,
+        ("swap_wait", "crash_wait", "shadow_wait", "swap_lost"),
+        "1 kHz through a swap, deaths of the worker, and beside a candidate that hangs",
+        13,
         swap.swap,
     ),
     Bench(
@@ -162,4 +164,5 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     raise SystemExit(main())

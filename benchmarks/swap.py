@@ -1,10 +1,11 @@
-"""What a swap and a crash cost a stream of 1 kHz: the longest wait from a row to its result."""
+"""What swap, crash and shadow cost a stream of 1 kHz: the longest wait from a row to its result."""
 
 import asyncio
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,9 @@ Span = tuple[float, float]
 
 
 def swap() -> Sequence[Figure]:
-    """A swap, the death of the worker after it, and a death with no worker to take over."""
+    """A swap, the death of the worker after it, a death with no worker to take over, and a
+    candidate in shadow that never answers.
+    """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         stream, spans = runner.run(_scenes())
     rows = list(range(ROWS, stream.fed + 1))
@@ -48,6 +51,7 @@ def swap() -> Sequence[Figure]:
     return [
         Figure("swap_wait", seen["swap_worst_ms"], "ms", "<= 100", seen),
         Figure("crash_wait", seen["crash_worst_ms"], "ms", "<= 200", seen),
+        Figure("shadow_wait", seen["shadow_worst_ms"], "ms", "<= 100", seen),
         Figure("swap_lost", float(wrong), "windows", "<= 0", seen),
     ]
 
@@ -116,6 +120,18 @@ async def _scenes() -> tuple[_Stream, dict[str, Span]]:
 
             spans["swap"] = await _during(swapped)
             spans["crash"] = await _during(lambda: _killed(host))
+            async with WorkerHost(Stats(), SystemClock(), role="candidate") as beside:
+                candidate = Scoring(
+                    beside, lambda _b, **_: None, lambda _: None, SystemClock(), Stats(), "shadow"
+                )
+                endless, data = _made("3", models.endless())
+                loaded = await beside.load(endless.digest, data)
+                candidate.activate(endless, loaded, [replace(plan, deadline_s=60.0)])
+                stream.scoring.tap = candidate.offer
+                running = tg.create_task(candidate.run())
+                spans["shadow"] = await _during(_nothing)
+                running.cancel()
+                stream.scoring.tap = lambda _p, _c: None
             host.pardon(second[0].digest)
             spans["cold_crash"] = await _during(lambda: _killed(host))
             tasks.pop().cancel()
@@ -124,8 +140,8 @@ async def _scenes() -> tuple[_Stream, dict[str, Span]]:
     return stream, spans
 
 
-def _made(version: str) -> tuple[Artifact, bytes]:
-    data = models.with_metadata(models.tiny(), version=version)
+def _made(version: str, model: bytes | None = None) -> tuple[Artifact, bytes]:
+    data = models.with_metadata(model or models.tiny(), version=version)
     return Artifact("m", version, int(version), version * 64, Path()), data
 
 
