@@ -2,9 +2,10 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from agent.cli import backtest, learn, package
+from agent.cli import backtest, learn, lives, package
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
@@ -68,7 +69,7 @@ def run(args: Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=2, default=str))
     else:
-        print(_stale(answer) if args.action in {"samples", "ack"} else _text(answer))
+        print(_SHOWN.get(args.action, _text)(answer))
     return OK
 
 
@@ -105,10 +106,14 @@ def _stale(answer: Any) -> str:
 
 
 def _text(answer: Any) -> str:
-    if isinstance(answer, list):
-        return records(answer, "nothing yet")
-    if isinstance(answer, dict):
-        if answer and all(isinstance(v, dict) for v in answer.values()):
-            return records([{"model": k} | v for k, v in answer.items()], "no model")
-        return "\n".join(f"{key}: {value}" for key, value in answer.items())
-    return "done" if answer is None else str(answer)
+    """What is known and not nothing."""
+    facts = answer.items() if isinstance(answer, dict) else [("result", answer)]
+    return "\n".join(f"{k}: {v}" for k, v in facts if v not in (None, "", False))
+
+
+_SHOWN: Final[Mapping[str, Callable[[Any], str]]] = {
+    "list": lives.models,
+    "history": lives.history,
+    "samples": _stale,
+    "ack": _stale,
+}

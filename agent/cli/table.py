@@ -1,11 +1,15 @@
 """Tables, ages and numbers as text, by hand: the command line must start at once."""
 
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 Facts = Mapping[str, Any]
+
+_UNIT: Final = re.compile("_n?s$")
+"""Of a key: its cells are told with a unit of their own, or as a time."""
 
 
 def records(rows: Sequence[Facts], empty: str) -> str:
@@ -14,7 +18,7 @@ def records(rows: Sequence[Facts], empty: str) -> str:
         return empty
     keys = list(dict.fromkeys(k for row in rows for k in row))
     cells = [[_cell(k, row.get(k)) for k in keys] for row in rows]
-    return table([k.removesuffix("_s").upper().replace("_", " ") for k in keys], cells)
+    return table([_UNIT.sub("", k).upper().replace("_", " ") for k in keys], cells)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -95,8 +95,9 @@ class Offers:
             await self._collect(one)  # what it supersedes makes room
 
     async def _verified(self, one: Watched, artifact: Artifact, actor: str) -> None:
-        """Its file is here and is what was promised."""
+        """Its file is here and is what was promised; its manifest may have been signed anew."""
         await self._to(one, artifact.digest, Stage.VERIFIED, actor, artifact=artifact)
+        await self._releases.note(one.name, artifact.digest, artifact=artifact)
 
     async def _to(
         self, one: Watched, digest: str, stage: Stage, actor: str, why: str = "", **facts: Any
@@ -110,10 +111,13 @@ class Offers:
             await self._releases.move(one.name, changed, actor)
 
     async def _believed(self, choice: ModelChoice, registry: Registry, offer: Offer) -> Believed:
-        """The manifest of an offer that may be believed and is meant for this gateway."""
+        """The manifest of an offer that may be believed and is meant for this gateway.
+
+        Where versions go through stages, all gateways try it; those of its ring serve it.
+        """
         found = await self._intake.believed(registry, offer, unsigned=choice.unsigned)
         if found.manifest is not None:
-            meant(found.manifest, choice.gateway)
+            meant(found.manifest, choice.gateway, ring=choice.gates is None)
         return found
 
     async def _renew(

@@ -27,13 +27,12 @@ WORKER_MB: Final = 400
 _PUBLISH: Final = "Correct the package, or the configuration of the model."
 
 
-def meant(manifest: Manifest, gateway: str) -> None:
-    """`PermanentError` (E690) unless *gateway* is one of those it is for.
-
-    Its place in the ring (`agent.core.ring`) decides the share: a file server can stage a fleet.
+def meant(manifest: Manifest, gateway: str, *, ring: bool = True) -> None:
+    """`PermanentError` (E690) unless *gateway* is one of those it is for, and (*ring*) its turn
+    has come.
     """
-    inside = place(gateway, manifest.name, manifest.release) < manifest.percent * 100
-    if inside and any(fnmatchcase(gateway, p) for p in manifest.gateways):
+    named = any(fnmatchcase(gateway, p) for p in manifest.gateways)
+    if named and (not ring or in_ring(manifest, gateway)):
         return
     raise PermanentError(
         f"version {manifest.version} is not meant for this gateway yet "
@@ -42,6 +41,13 @@ def meant(manifest: Manifest, gateway: str) -> None:
         fix="Nothing to do; or publish it with another `target`.",
         code="E690",
     )
+
+
+def in_ring(manifest: Manifest, gateway: str) -> bool:
+    """Is *gateway* in the share of the fleet that may use the version: its place in the ring
+    (`agent.core.ring`) decides, so that a file server can stage a fleet.
+    """
+    return place(gateway, manifest.name, manifest.release) < manifest.percent * 100
 
 
 def check_needs(manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from agent.runtime.gates import Gates
 from agent.runtime.intake import Intake
 from agent.runtime.lessons import retrained, silences, stands, suspect
 from agent.runtime.life import Version
+from agent.runtime.proof import in_ring
 from agent.runtime.releases import Releases
 from agent.runtime.scene import Scene, Shadows
 from agent.runtime.span import Look
@@ -45,6 +46,8 @@ class Shadowing:
             if lacks:
                 return lacks
         manifest = await self._intake.manifest(version.artifact)
+        if manifest is not None and not in_ring(manifest, one.choice.gateway):
+            return f"its ring: it serves on {manifest.percent:g} % of the gateways until now"
         return self._asks(one, version, gate, manifest)
 
     async def _lacks(self, one: Watched, version: Version, gate: Gates, shadow: Shadows) -> str:

@@ -190,7 +190,7 @@ class Watched:
     def entry(self, release: Release) -> Entry:
         """What people and `status` are told."""
         active, previous, newest = release.active, release.previous, release.newest
-        candidate = release.candidate
+        candidate, serving = release.candidate, release.serving
         checked = datetime.fromtimestamp(self.last_check_ns // 10**9, UTC)
         expires_ns = None if self.manifest is None else self.manifest.expires_ns
         return {
@@ -204,6 +204,8 @@ class Watched:
             "previous": None if previous is None else previous.artifact.version,
             "channel": self.choice.channel or "file",
             "stage": None if newest is None else str(newest.stage),
+            "newest": None if newest is None else newest.artifact.version,
+            "probation": serving is not None and serving.stage is Stage.PROBATION,
             "candidate": None if candidate is None else candidate.artifact.version,
             "waits": self.waits or None,
             "pinned": bool(release.pinned),

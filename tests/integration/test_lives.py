@@ -10,7 +10,7 @@ from agent.core.quality import Quality
 from agent.runtime.releases import NAMESPACE
 from agent.runtime.stages import Stage
 from simulators import models
-from simulators.packages import Key, mean_manifest, signed
+from simulators.packages import Key, mean_manifest, signed, time
 from simulators.registry_server import RegistryServer
 from tests.models_bench import bench, document
 from tests.tools import until
@@ -319,6 +319,22 @@ async def test_the_stricter_of_gateway_and_package_counts(registry, doc):
         gate = await b.rollout._steps.gates(b.rollout._models["m"], b.rollout.release("m").serving)
         assert (gate.probation_s, gate.alarm_ratio, gate.shadow_windows) == (3600.0, 2.0, 10)
         assert b.stage("1") == "probation"
+
+
+async def test_a_ring_that_grows_brings_the_gateway_in(registry, doc):
+    """Outside its ring a version is tried and waits; the same file, signed anew for more gateways,
+    serves. No file is fetched twice.
+    """
+    packed(registry, "1", V1, target={"percent": 0})
+    async with lives(doc) as b:
+        await b.start()
+        assert not await b.poll()
+        assert b.entry()["waits"] == "its ring: it serves on 0 % of the gateways until now"
+        assert b.stage("1") == "shadow"
+        packed(registry, "1", V1, target={"percent": 100}, created=time(1 / 1440))
+        assert await b.poll()
+        assert b.stage("1") == "probation"
+        assert sum(".onnx" in path for path, _ in registry.requests) == 1
 
 
 async def test_golden_recordings_are_computed_at_each_start(registry, doc):
