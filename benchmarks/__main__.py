@@ -20,6 +20,7 @@ from benchmarks import (
     footprint,
     latency,
     line,
+    online,
     plan,
     scan,
     soak,
@@ -56,6 +57,12 @@ BENCHES = (
     Bench(("cycles",), "6,000 cycles of 10 devices without growth", 75, soak.short),
     Bench(("cycles_86400",), "86,400 cycles of 10 devices", 900, soak.whole, asked=True),
     Bench(("worker_overhead",), "a call of the worker over a bare session.run", 5, worker.worker),
+    Bench(
+        ("online_100",),
+        "from a sample to its result: 100 models, once a second each",
+        180,
+        online.online,
+    ),
     Bench(
         ("drift_false", "drift_found", "drift_week"),
         "drift of real measurements, and of seven days of the simulated plant",

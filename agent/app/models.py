@@ -19,6 +19,7 @@ from agent.app.modelstate import ModelStates
 from agent.app.past import Past
 from agent.app.schooling import Schooling
 from agent.config.base import Context
+from agent.config.batch import FIRST_S
 from agent.config.rollout import RolloutSection
 from agent.config.schema import ModelSection, Settings
 from agent.core.batch import Batch
@@ -33,6 +34,7 @@ from agent.inference.host import WorkerHost
 from agent.registries.directory import DirectoryRegistry
 from agent.registries.download import download
 from agent.registries.ownkey import OwnKey
+from agent.runtime.batch_scoring import BatchScoring
 from agent.runtime.intake import Intake
 from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
@@ -124,6 +126,16 @@ class Models:
         )
         self.learning = Learning(settings, store, pipeline.alarms, self.rollout, data_dir, clock)
         self._learned = DirectoryRegistry(plan.LEARNED, data_dir / plan.FOLDER)
+        self.batch = BatchScoring(
+            self.host,
+            self.scoring.serving,
+            self.past.after,
+            pipeline.emit,
+            store.journal,
+            store.state,
+            clock,
+            stats,
+        )
         self._manifests: dict[str, Manifest | None] = {}
         self.drift = DriftWatch(
             settings,
@@ -186,14 +198,23 @@ class Models:
                     self.schedule.every(
                         section.poll_s, f"poll/{name}", lambda: self.rollout.poll(choice)
                     )
+                if section.batch is not None:
+                    at, zone = section.batch.at, section.batch.zone
+                    self.schedule.cron(at, zone, f"batch/{name}", lambda: self.score(name))
                 self.schedule.every(TEND_S, f"tend/{name}", lambda: self.rollout.tend(choice))
                 await asyncio.Event().wait()
             finally:
                 self.schedule.remove(f"poll/{name}")
                 self.schedule.remove(f"tend/{name}")
+                self.schedule.remove(f"batch/{name}")
                 await self.rollout.stopped(choice)
 
         return run
+
+    async def score(self, name: str) -> dict[str, int]:
+        """Score what the journal holds of the machines of a model, from where it ended last."""
+        section = self._settings().models[name].batch
+        return await self.batch.run(name, FIRST_S if section is None else section.first_s)
 
     def apply(self, old: Settings) -> None:
         """Other settings hold, and the pipeline is wired for them: what they no longer ask for

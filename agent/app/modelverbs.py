@@ -25,6 +25,7 @@ class ModelVerbs:
             "models.list": Verb(self.list),
             "models.history": Verb(self.history),
             "models.pull": Verb(self.pull, admin=True, remote=True),
+            "models.score": Verb(self.score, admin=True),
             "models.promote": Verb(self.promote, admin=True, remote=True),
             "models.rollback": Verb(self.rollback, admin=True, remote=True),
             "models.pin": Verb(self.pin, admin=True, remote=True),
@@ -49,6 +50,10 @@ class ModelVerbs:
     async def pull(self, args: Args, caller: Caller) -> Any:
         """What the channel has, now."""
         return await self._daemon.rollout.pull(self._model(args), caller.actor)
+
+    async def score(self, args: Args, _caller: Caller) -> Any:
+        """What the journal holds since the last run of ``batch:``: windows by machine."""
+        return {"windows": await self._daemon.models.score(self._model(args))}
 
     async def promote(self, args: Args, caller: Caller) -> Any:
         """What waits need not wait any more."""

@@ -17,6 +17,7 @@ from agent.app.judging import decides
 from agent.codecs.onnx import scan
 from agent.config.schema import Settings
 from agent.core.backtest import CANDIDATE, Entrant, Job
+from agent.core.cutting import Cuts
 from agent.core.drift import SCORE
 from agent.core.errors import AgentError, PermanentError
 from agent.core.manifest import Manifest
@@ -31,7 +32,7 @@ from agent.runtime.proof import check_inputs, check_needs
 from agent.runtime.stored import stored_windows
 from agent.runtime.trial import Fit, check_fit
 from agent.storage.historian_thread import HistorianThread
-from agent.storage.windows import newest
+from agent.storage.windows import after, newest
 
 log = structlog.get_logger()
 
@@ -123,6 +124,10 @@ class Past:
         except AgentError as e:  # a journal that cannot be read is no history
             log.warning("past.unread", model=model, reason=str(e))
             return None
+
+    async def after(self, fed: Fed, mark_ns: int, most: int) -> list[Cuts]:
+        """Stored windows that end after *mark_ns*, the oldest first, about *most* of them."""
+        return await self._historian.ask(lambda historian: after(historian, fed, mark_ns, most))
 
     async def _newest(self, fed: Fed, most: int) -> list[NDArray[np.float32]]:
         return await self._historian.ask(lambda historian: newest(historian, fed, most))

@@ -17,6 +17,7 @@ _ACTIONS = {
     "list": "models, their versions and states",
     "history": "every move of the versions of a model, and who wanted it",
     "pull": "fetch and try what the registry has on the channel now; activate it, or begin its way",
+    "score": "score what the journal holds since the last run of `batch:`, now",
     "promote": "what waits in shadow or on probation goes on at once",
     "rollback": "go back to the version that served before; block the one that serves",
     "pin": "serve one version and no other",

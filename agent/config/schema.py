@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.alarms import AlarmSection, Between, FloodSection, Votes, check_votes
 from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
+from agent.config.batch import BatchSection
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.drift import DriftSection
 from agent.config.places import DATA_DIR
@@ -159,6 +160,8 @@ class ModelSection(Section):
     """A call that takes longer is killed."""
     poll_s: Seconds = Field(300.0, alias="poll", ge=1)
     """How often the registry is asked."""
+    batch: BatchSection | None = None
+    """When stored history is scored as well."""
     when: When | None = None
     """The model is scored while this holds; `pump1/current > 2 for 30s`."""
     drift: DriftSection = Field(default_factory=lambda: DriftSection.model_validate({}))

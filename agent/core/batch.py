@@ -12,6 +12,9 @@ from agent.core.tag import TagSet
 SHADOW: Final = "~shadow"
 """End of the stream of a candidate's results: ``model/pump1~shadow``."""
 
+BATCH: Final = "~batch"
+"""End of the stream of results of stored history: ``model/pump1~batch``."""
+
 
 def is_shadow(stream: str) -> bool:
     """Are its rows results of a candidate: of no alarm, of no device, and nobody's input."""

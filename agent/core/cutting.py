@@ -1,7 +1,7 @@
 """Windows out of stored rows, thousands at once: those that `core.window` cuts as rows come in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Final, Protocol
 
@@ -67,6 +67,16 @@ class Cuts:
         whole[np.flatnonzero(numbers.all(axis=1))] = 1
         found: NDArray[np.bool_] = _least(whole, 1, self.first, self.step, self.rows) == 1
         return found
+
+    def some(self, which: NDArray[np.bool_]) -> "Cuts":
+        """Those of them that are marked."""
+        return replace(
+            self,
+            quality=self.quality[which],
+            start_ns=self.start_ns[which],
+            end_ns=self.end_ns[which],
+            first=self.first[which],
+        )
 
     def cut(self, i: int) -> Cut:
         """One of them."""

@@ -62,6 +62,12 @@ class Decider:
         self._table = AlarmTable("model/r", TagSet((Tag(_TAG),)), [decision.spec("r", _TAG)])
         self._on = False
 
+    def resume(self, scores: NDArray[np.float64], q: NDArray[np.uint8], *, stood: bool) -> None:
+        """Go on behind results that were decided before, and a state that was known then."""
+        self._table.restore({"r": stood})
+        self._on = stood
+        self(scores, q)
+
     def __call__(
         self, scores: NDArray[np.float64], q: NDArray[np.uint8] | None = None
     ) -> NDArray[np.bool_]:

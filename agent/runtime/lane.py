@@ -4,18 +4,22 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.batch import SHADOW, Batch, Origin
+from agent.core.batch import BATCH, SHADOW, Batch, Origin
+from agent.core.errors import PermanentError
 from agent.core.evidence import Evidence
 from agent.core.features import Preparation
-from agent.core.ports import DeadlineMissed, WorkerLost
+from agent.core.ports import DeadlineMissed, ModelHost, WorkerLost
 from agent.core.quality import Quality
 from agent.core.tag import TagSet
 from agent.core.tally import Tally
 from agent.core.window import Cut, Fed, Window
+
+_ENDS: Final = {"shadow": SHADOW, "batch": BATCH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +99,50 @@ def result(lane: Lane, cuts: Sequence[Cut], v: NDArray[np.float64]) -> Batch:
         cuts: n windows.
         v: float64 (n, columns); what is no number becomes Bad.
     """
-    worst = np.array([c.quality for c in cuts], np.uint8)[:, None]
+    quality = np.array([c.quality for c in cuts], np.uint8)
+    start, end = (np.array([(c.start_ns, c.end_ns) for c in cuts], np.int64)).T
+    return results(lane.stream, lane.tags, lane.origin, quality, start, end, v)
+
+
+def results(
+    stream: str,
+    tags: TagSet,
+    origin: Origin,
+    quality: NDArray[np.uint8],
+    start_ns: NDArray[np.int64],
+    end_ns: NDArray[np.int64],
+    v: NDArray[np.float64],
+) -> Batch:
+    """As `result`, of windows that are columns, (n,) each."""
+    worst = quality[:, None]
     told = np.isfinite(v) | (worst < Quality.UNCERTAIN)
     q = np.where(told, worst, Quality.BAD_SENSOR).astype(np.uint8)
-    return Batch(
-        lane.stream,
-        lane.tags,
-        np.array([c.end_ns for c in cuts], np.int64),
-        np.where(np.isfinite(v), v, np.nan),
-        q,
-        origin=lane.origin,
-        window=np.array([c.start_ns for c in cuts], np.int64),
+    v = np.where(np.isfinite(v), v, np.nan)
+    return Batch(stream, tags, end_ns, v, q, origin=origin, window=start_ns)
+
+
+async def predicted(host: ModelHost, lane: Lane, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The outputs of the version of *lane* for windows x (n, w, k) as columns, float64 (n, m):
+    the one way from windows to results, online and of stored history.
+    """
+    digest = lane.origin.digest
+    given = x if lane.preparation is None else lane.preparation(x)
+    rows = await host.predict(digest, given, lane.plan.deadline_s)
+    parts = [rows[o].reshape(len(x), -1) for o in lane.outputs if o in rows]
+    scores = np.hstack(parts).astype(np.float64) if parts else np.empty((len(x), 0))
+    if scores.shape[1] == len(lane.tags):
+        return scores
+    raise PermanentError(
+        f"the outputs have {scores.shape[1]} columns, its file promised {len(lane.tags)}",
+        where=f"model {digest[:12]}",
+        fix="Publish a version whose outputs have the shapes that they declare.",
+        code="E642",
     )
 
 
 def result_stream(plan: InstancePlan, role: str) -> str:
     """Where the results of a version in that role go."""
-    return plan.stream + SHADOW if role == "shadow" else plan.stream
+    return plan.stream + _ENDS.get(role, "")
 
 
 def shown(lanes: Iterable[Lane]) -> Evidence | None:

@@ -7,11 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
+from zoneinfo import ZoneInfo
 
 import structlog
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
 
+from agent.core.cron import fields
 from agent.core.errors import AgentError
 
 log = structlog.get_logger()
@@ -29,6 +32,24 @@ class _Job:
     name: str
     work: Work
     error: str = ""
+
+
+class _OnceADay(CronTrigger):  # type: ignore[misc]
+    """A crontab line in a zone: a time that the clocks show twice, in autumn, counts once."""
+
+    @classmethod
+    def of(cls, at: str, zone: str) -> "_OnceADay":
+        minute, hour, day, month, week = fields(at)
+        return cls(
+            minute=minute, hour=hour, day=day, month=month, day_of_week=week,
+            timezone=ZoneInfo(zone),
+        )  # fmt: skip
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        found: datetime | None = super().get_next_fire_time(previous, now)
+        while found is not None and found.fold:
+            found = super().get_next_fire_time(found, found)
+        return found
 
 
 class Schedule:
@@ -74,6 +95,16 @@ class Schedule:
             next_run_time=datetime.now(UTC) + timedelta(seconds=first_s),
         )
 
+    def cron(self, at: str, zone: str, job_id: str, work: Work) -> None:
+        """Run *work* at the times of the crontab line *at* in *zone* until removed."""
+        self._scheduler.add_job(
+            self._run,
+            _OnceADay.of(at, zone),
+            args=[_Job(job_id, work)],
+            id=job_id,
+            replace_existing=True,
+        )
+
     def remove(self, job_id: str) -> None:
         """No more runs of this job; one under way is finished. Unknown ids are no error."""
         with suppress(JobLookupError):
@@ -82,6 +113,9 @@ class Schedule:
     def stepped(self) -> None:
         """The wall clock was moved: no job waits for a time that is now years away."""
         for job in self._scheduler.get_jobs():
+            if isinstance(job.trigger, _OnceADay):
+                job.modify(next_run_time=job.trigger.get_next_fire_time(None, datetime.now(UTC)))
+                continue
             first_s = random.uniform(0.0, FIRST_WITHIN_S)
             job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=first_s))
 

@@ -23,7 +23,16 @@ from agent.core.tag import Tag, TagSet
 from agent.core.tally import Tally
 from agent.core.window import Cut
 from agent.runtime.cutting import Cutting
-from agent.runtime.lane import InstancePlan, Lane, blame, put_back, result, result_stream, shown
+from agent.runtime.lane import (
+    InstancePlan,
+    Lane,
+    blame,
+    predicted,
+    put_back,
+    result,
+    result_stream,
+    shown,
+)
 from agent.runtime.outputs import columns
 
 log = structlog.get_logger()
@@ -145,6 +154,10 @@ class Scoring:
         """What a version in service has shown on all its machines; None when it is not."""
         return shown(e for e in self.lanes.values() if e.origin.digest == digest)
 
+    def serving(self, model: str) -> list[Lane]:
+        """The machines of *model* that a version serves."""
+        return [e for e in self.lanes.values() if e.plan.model == model and not e.held]
+
     def digests(self) -> set[str]:
         """Every version in service."""
         return {lane.origin.digest for lane in self.lanes.values()}
@@ -259,24 +272,14 @@ class Scoring:
         return taken
 
     async def _scored(self, lane: Lane, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The outputs of the version of *lane* for windows *x* as columns, float64 (n, m)."""
-        model, digest, started_s = lane.plan.model, lane.origin.digest, self._clock.mono_s()
-        given = x if lane.preparation is None else lane.preparation(x)
-        rows = await self._host.predict(digest, given, lane.plan.deadline_s)
+        """The outputs for windows *x*; how long it took is remembered."""
+        model, started_s = lane.plan.model, self._clock.mono_s()
+        scores = await predicted(self._host, lane, x)
         took_s = self._clock.mono_s() - started_s
         if lane is self.lanes.get(lane.plan.instance):  # not the version before
             self._pace_s[model] = took_s / len(x)
         self._stats.observe(f"model/{model}.predict_ms", 1e3 * took_s)
-        parts = [rows[o].reshape(len(x), -1) for o in lane.outputs if o in rows]
-        scores = np.hstack(parts).astype(np.float64) if parts else np.empty((len(x), 0))
-        if scores.shape[1] == len(lane.tags):
-            return scores
-        raise PermanentError(
-            f"the outputs have {scores.shape[1]} columns, its file promised {len(lane.tags)}",
-            where=f"model {digest[:12]}",
-            fix="Publish a version whose outputs have the shapes that they declare.",
-            code="E642",
-        )
+        return scores
 
     def _report(self, lanes: Sequence[Lane], error: str) -> None:
         for lane in lanes:

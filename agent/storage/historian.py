@@ -153,16 +153,20 @@ class Historian:
             )
         return list(found)
 
-    def back(self, stream: str, rows: int) -> int:
-        """Since when (ns) there are the newest *rows* rows of *stream*, or all that there are."""
+    def back(self, stream: str, rows: int, until_ns: int = FOREVER) -> int:
+        """Since when (ns) there are the newest *rows* rows of *stream* before *until_ns*, or all
+        that there are: of a block that holds that moment no row counts.
+        """
         t_ns = FOREVER
-        for first, last, t0, made, epoch in self._conn.execute(
-            "SELECT first, last, t0, made, epoch FROM blocks WHERE stream = ?"
+        for first, last, t0, t1, made, epoch in self._conn.execute(
+            "SELECT first, last, t0, t1, made, epoch FROM blocks WHERE stream = ?"
             " ORDER BY epoch DESC, last DESC",
             (self._number(stream),),
         ):
-            t_ns = min(t_ns, t0 + self._shift_ns(made, epoch))
-            rows -= last - first + 1
+            shift_ns = self._shift_ns(made, epoch)
+            t_ns = min(t_ns, t0 + shift_ns)
+            if t1 + shift_ns < until_ns:
+                rows -= last - first + 1
             if rows <= 0:
                 break
         return t_ns

@@ -24,6 +24,42 @@ def stored(historian: Historian, fed: Fed, begin_ns: int, end_ns: int) -> Iterat
     return windows(feeds, fed.window, states)
 
 
+def after(historian: Historian, fed: Fed, mark_ns: int, most: int) -> list[Cuts]:
+    """The windows of *fed* that end after *mark_ns*, in rising order of their ends: the first
+    *most* of them, and what was cut together with the last of these.
+    """
+    for begin_ns in (_before(historian, fed, mark_ns), 0):
+        found: list[Cuts] = []
+        high_ns, overlaps = mark_ns, begin_ns == 0
+        for cuts in stored(historian, fed, begin_ns, FOREVER):
+            if not len(cuts):
+                continue
+            ends = cuts.end_ns
+            overlaps = overlaps or bool((ends <= mark_ns).any())
+            if not overlaps:  # perhaps rows are missing before it
+                break
+            least = np.maximum.accumulate(np.concatenate([[high_ns], ends[:-1]]))
+            new = cuts.some((ends > mark_ns) & (ends >= least))
+            if len(new):
+                high_ns = int(new.end_ns[-1])
+                found.append(new)
+            if sum(map(len, found)) >= most:
+                break
+        if overlaps:
+            return found
+    return []
+
+
+def _before(historian: Historian, fed: Fed, mark_ns: int) -> int:
+    """From when on (ns) rows are needed for the first window that ends after *mark_ns*."""
+    w = fed.window
+    streams = [stream for stream, _ in fed.parts] + ([] if fed.state is None else [fed.state[0]])
+    if isinstance(w, CountWindow):
+        return min(historian.back(stream, _ROOM * w.rows, mark_ns) for stream in streams)
+    first_ns = mark_ns - w.rows * w.period_ns - w.stride_ns - w.max_age_ns
+    return min(first_ns, *(historian.back(stream, 1, first_ns) for stream in streams))
+
+
 def newest(historian: Historian, fed: Fed, most: int) -> list[NDArray[np.float32]]:
     """The newest windows of *fed* that hold numbers only, float32 (w, k), the newest first.
 

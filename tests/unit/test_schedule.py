@@ -3,8 +3,11 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from agent.core.cron import fields
 from agent.core.errors import TransientError
-from agent.runtime.schedule import FIRST_WITHIN_S, Schedule
+from agent.runtime.schedule import FIRST_WITHIN_S, Schedule, _OnceADay
 from tests.tools import until
 
 
@@ -97,3 +100,64 @@ async def test_after_a_step_of_the_clock_no_job_waits_for_a_time_years_away():
         schedule.stepped()
         (job,) = schedule._scheduler.get_jobs()
         assert (job.next_run_time - datetime.now(UTC)).total_seconds() <= FIRST_WITHIN_S
+
+
+def fires(at, zone, begin, end):
+    """Every instant (UTC) of a crontab line between two days."""
+    trigger, found = _OnceADay.of(at, zone), []
+    previous, now = None, datetime.fromisoformat(begin).replace(tzinfo=UTC)
+    while (now := trigger.get_next_fire_time(previous, now)) < datetime.fromisoformat(end).replace(
+        tzinfo=UTC
+    ):
+        found.append(f"{now.astimezone(UTC):%d %H:%M}")
+        previous = now
+    return found
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [
+        ("2026-03-27", "2026-03-31", ["27 01:30", "28 01:30", "29 01:30", "30 00:30"]),
+        ("2026-10-23", "2026-10-27", ["23 00:30", "24 00:30", "25 00:30", "26 01:30"]),
+    ],
+    ids=["02:30 is left out", "02:30 comes twice"],
+)
+def test_a_job_at_an_hour_that_the_clocks_change_runs_once(begin, end, expected):
+    """Half past two in Berlin, when summer time begins and ends: once on each of the days."""
+    assert fires("30 2 * * *", "Europe/Berlin", begin, end) == expected
+    assert len(fires("30 2 * * *", "UTC", begin, end)) == 4
+
+
+def test_a_quarter_of_an_hour_goes_by_the_clocks():
+    """Of the hour that comes twice each quarter counts once; days of the week are those of cron."""
+    autumn = fires("*/15 * * * *", "Europe/Berlin", "2026-10-24T23:00", "2026-10-25T03:00")
+    assert autumn[:9] == [
+        "24 23:00", "24 23:15", "24 23:30", "24 23:45",
+        "25 00:00", "25 00:15", "25 00:30", "25 00:45", "25 02:00",
+    ]  # fmt: skip
+    assert fires("0 6 * * 0", "UTC", "2026-11-20", "2026-12-01") == ["22 06:00", "29 06:00"]
+    assert fires("0 6 * * 7", "UTC", "2026-11-20", "2026-12-01") == ["22 06:00", "29 06:00"]
+    assert fires("0 6 1 jan,jul *", "UTC", "2026-11-20", "2027-08-01") == ["01 06:00"] * 2
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["", "30 2 * *", "61 2 * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8",
+     "a * * * *", "*-3 * * * *", "5-2 * * * *", "0 0 L * *", "0 0 1 * 1"],
+)  # fmt: skip
+def test_what_is_no_crontab_line_is_told(at):
+    """With the field that is wrong."""
+    with pytest.raises(ValueError, match=r"is no|fields|names days"):
+        fields(at)
+
+
+async def test_a_step_of_the_clock_runs_no_job_that_has_its_own_time():
+    """Work of a certain hour waits for that hour; what runs every so often runs soon."""
+    async with Schedule() as schedule:
+        schedule.cron("30 2 1 1 *", "UTC", "yearly", lambda: _note([]))
+        schedule.every(300.0, "often", lambda: _note([]))
+        schedule.stepped()
+        due = {j.id: j.next_run_time - datetime.now(UTC) for j in schedule._scheduler.get_jobs()}
+        new_year = datetime(datetime.now(UTC).year + 1, 1, 1, 2, 30, tzinfo=UTC)
+        assert schedule._scheduler.get_job("yearly").next_run_time == new_year
+        assert due["often"] < timedelta(seconds=FIRST_WITHIN_S)
