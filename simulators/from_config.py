@@ -232,11 +232,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C, SIGTERM or the end of ``--for``."""
     parser = argparse.ArgumentParser(prog="edge-agent simulate", description=__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG")
-    parser.add_argument("--out", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a copy of CONFIG that reads the simulator"
+    )
     parser.add_argument("--port", type=int, default=0, help="of the first line; then upwards")
-    parser.add_argument("--fault", type=fault, action="append", default=[], metavar="FAULT")
+    parser.add_argument(
+        "--fault",
+        type=fault,
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="DEVICE:KIND, DEVICE:KIND@AT+FOR or DEVICE/TAG:hole; pump1:silence@10+5 is silent "
+        f"from second 10 for 5 seconds. Several may be given. Kinds: {', '.join(KINDS)}",
+    )
     parser.add_argument("--sinks", action="store_true", help="keep the sinks in the copy")
-    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS")
+    parser.add_argument(
+        "--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long"
+    )
     try:
         asyncio.run(_main(parser.parse_args(argv)))
     except KeyboardInterrupt:

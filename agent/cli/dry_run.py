@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.args import CONFIG, DEGRADED, OK, add_json
-from agent.cli.table import table
+from agent.cli.table import number, table
 
 if TYPE_CHECKING:
     from agent.config.schema import Settings
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         print(json.dumps({"tags": tags, "devices": errors}, indent=2))
     else:
         rows = [
-            [name, _shown(t["value"]), t["unit"], t["q"], f"{t['good']}/{t['rows']}"]
+            [name, number(t["value"], 6), t["unit"], t["q"], f"{t['good']}/{t['rows']}"]
             for name, t in tags.items()
         ]
         print(table(["TAG", "VALUE", "UNIT", "QUALITY", "USABLE"], rows))
@@ -110,9 +110,3 @@ async def _read(
     errors = {n: s.facts().get("last_error", "") for n, s in sources.items() if hasattr(s, "facts")}
     errors |= {t.get_name(): str(t.exception()) for t in ended if t.exception()}
     return seen.tags, {n: e for n, e in errors.items() if e}
-
-
-def _shown(value: float | str | None) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if value is None else f"{value:.6g}"

@@ -46,11 +46,13 @@ def age(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def number(value: Any) -> str:
-    """Five significant digits; ``-`` for nothing."""
+def number(value: Any, digits: int = 5) -> str:
+    """So many significant digits, and all those before the point; ``-`` for nothing."""
     if value is None:
         return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 10.0**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def exact(value: Any) -> str:

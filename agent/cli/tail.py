@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
+from agent.cli.table import number
 
 HELP = "live values as they come, one line each; Ctrl-C ends"
 _LOOK_S = 0.25
@@ -34,8 +35,7 @@ def run(args: Namespace) -> int:
                 print(json.dumps({"tag": name} | one), flush=True)
                 continue
             at = datetime.fromtimestamp(one["ts_ns"] / 1e9, UTC).astimezone()
-            value = "-" if one["value"] is None else one["value"]
-            shown = f"{value:.6g}" if isinstance(value, float) else value
+            shown = number(one["value"], 6)
             print(f"{at:%H:%M:%S.%f}  {name}  {shown} {one['unit']}  {one['q']}", flush=True)
         time.sleep(_LOOK_S)
     return OK

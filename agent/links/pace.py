@@ -7,13 +7,10 @@ from math import inf
 from typing import Final
 from zlib import crc32
 
+from agent.config.budget import CATCH_UP_S
+
 SLOTS: Final = 20
 """Instants within a period, or within a second of a longer one, at which scans begin."""
-
-CATCH_UP_S: Final = 0.5
-"""Arrears of a fast scan that are made good by scans without a pause, s: a busy machine gives a
-process nothing for tens, sometimes hundreds of ms.
-"""
 
 AT_ONCE_S: Final = 1e-6
 """Points that are so close are one: what keeps them apart is rounding (1e-9 s in ten days)."""

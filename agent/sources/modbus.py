@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from agent.codecs.modbus_types import REGISTERS_OF_TIMES
 from agent.config.base import Context, Name, Refusal, Seconds, refuse
 from agent.config.budget import Load
 from agent.config.report import Problem
@@ -110,7 +111,7 @@ class ModbusConfig(LineSection):
             "unit_id": self.unit,
             "address": f"{tag.reg} -> {where.table}, wire {where.span.first}",
             "request": str(read),
-            "decoded": f"{where.kind}, order {tag.order}, x {tag.scale:g} + {tag.offset:g}",
+            "decoded": f"{where.kind}, order {tag.order}, {_becomes(tag, where)}",
             "every_s": self.period_s(cls),
         }
 
@@ -175,6 +176,14 @@ class ModbusConfig(LineSection):
     def build(self, name: str, ctx: Context) -> ModbusSource:
         """The source of this device."""
         return ModbusSource(name, self, ctx)
+
+
+def _becomes(tag: ModbusTag, where: Place) -> str:
+    """What a number of the registers becomes."""
+    if where.kind in REGISTERS_OF_TIMES:
+        return "seconds since 1970" + (f", clock of {tag.zone}" if tag.zone else "")
+    by = f" x 10 ^ {tag.scale_by}" if tag.scale_by else ""
+    return f"x {tag.scale:g} + {tag.offset:g}{by}"
 
 
 def _goes_into(short_s: float, long_s: float) -> bool:

@@ -57,8 +57,10 @@ class Holes:
 
     def due(self, now_s: float) -> Iterator[tuple[Table, Span]]:
         """One thing to try again, when it is time: over all of them once per `ASK_AGAIN_S`."""
+        if now_s < self._try_at_s:
+            return
         lacking = [(t, s) for t, k in self.tables.items() for s in sorted(k.barriers())]
-        if lacking and now_s >= self._try_at_s:
+        if lacking:
             self._try_at_s = now_s + ASK_AGAIN_S / len(lacking)
             self._tried += 1
             yield lacking[self._tried % len(lacking)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_GOOD: Final = int(Quality.GOOD)
+
 
 class ModbusSource:
     """Port `Source`: one loop over the shared endpoint; classes due at once are read at once."""
@@ -57,6 +59,10 @@ class ModbusSource:
         ]
         self._plans: dict[tuple[int, ...], Together] = {}
         self._all = self._together(tuple(range(len(self._classes))))
+        self._counted = tuple(
+            f"source/{name}.{what}"
+            for what in ("received_batches", "received_samples", "bad_samples")
+        )
         self._answers: bool | None = None
         self._answered_s = -inf
         self._since_s = ctx.clock.mono_s()
@@ -151,11 +157,13 @@ class ModbusSource:
                 emit(row)
 
     def _count(self, v: NDArray[np.float64], q: NDArray[np.uint8]) -> None:
-        stats = self._ctx.stats
-        stats.add(f"source/{self._name}.received_batches")
-        stats.add(f"source/{self._name}.received_samples", len(v))
-        if bad := int(np.count_nonzero(q < Quality.UNCERTAIN)):
-            stats.add(f"source/{self._name}.bad_samples", bad)
+        stats, batches, samples, bad = self._ctx.stats, *self._counted
+        stats.add(batches)
+        stats.add(samples, len(v))
+        if q.tobytes().count(_GOOD) < len(q):  # a tenth of the time of counting the others
+            lacking = int(np.count_nonzero(q < Quality.UNCERTAIN))
+            if lacking:
+                stats.add(bad, lacking)
 
     async def _read(self, plan: Together) -> int:
         timeout_s, window = self._config.timeout_s, self._config.window

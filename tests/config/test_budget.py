@@ -57,16 +57,19 @@ def test_a_line_that_cannot_keep_its_period_is_named(tmp_path: Path):
 
 
 def test_a_faster_line_keeps_it():
-    """The same meters at 115200 baud fit, but not when one of them has just died; alone on its
-    line, a device makes nobody late.
+    """The same meters at 115200 baud fit; with a long timeout not when one of them has just
+    died. What is late by half a second is made up; alone on its line, a device makes nobody late.
     """
     assert lines(loads(plant(115200, 30), "f", installed()))[0].need_s < 1.0
-    text = plant(115200, 20)
+    text = plant(115200, 20).replace("500ms", "1s")
     (line,) = lines(loads(text, "f", installed()))
-    assert line.need_s < 1.0 < line.dead_s
+    assert line.need_s < 1.0
+    assert line.dead_s > 1.5
     (problem,) = overloads([line])
     assert (problem.code, "one of its 20 units does not answer" in problem.what) == ("W301", True)
-    assert not overloads(lines(loads(text.replace("500ms", "100ms"), "f", installed())))
+    assert not overloads(
+        lines(loads(text.replace("timeout: 1s", "timeout: 800ms"), "f", installed()))
+    )
     assert not overloads(lines(loads(plant(9600, 1).replace("500ms", "3s"), "f", installed())))
 
 
