@@ -114,15 +114,16 @@ def failures(seen: Evidence, misses: float) -> str | None:
 def trigger(serving: Evidence, before: Evidence | None, gates: Gates) -> str | None:
     """Why what is on probation must go. *before*: the version before, on the same windows.
 
-    What both of them say is no fault of either: the plant has changed, or is in trouble.
+    What both of them say is no fault of either: the plant has changed, or is in trouble. And where
+    there is none to compare with, high scores are what a detector is for: to take it out would
+    silence its alarm.
     """
     found = worn(serving, gates, before)
-    if found or serving.windows < FEW:
+    if found or before is None or min(serving.windows, before.windows) < FEW:
         return found
-    if before is not None and before.windows >= FEW:
-        share, base = serving.flagged / serving.windows, before.flagged / before.windows
-        if share > max(gates.rollback_ratio * base, gates.alarm_share):
-            return f"it flags {_percent(share)} of its windows, the version before {_percent(base)}"
+    share, base = serving.flagged / serving.windows, before.flagged / before.windows
+    if share > max(gates.rollback_ratio * base, gates.alarm_share):
+        return f"it flags {_percent(share)} of its windows, the version before {_percent(base)}"
     return _drift_beside(serving, before, gates.rollback_drift)
 
 
