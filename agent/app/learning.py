@@ -28,22 +28,19 @@ from agent.registries.ownkey import OwnKey
 from agent.runtime.alarmlist import AlarmList
 from agent.runtime.lessons import HERE, RETRAINED, concerns
 from agent.runtime.rollout import Rollout
+from agent.runtime.suspects import Suspects
 from agent.storage.db import Store
 
 log = structlog.get_logger()
 
 NAMESPACE: Final = "learning"
 SHORTEST_S: Final = 1.0
-LOOK_S, LATEST_S = 5.0, 600.0
+LOOK_S, LATEST_S = 1.0, 600.0
 """Between two looks at how much healthy time there is: at least, at most."""
 
 
 class Learning:
-    """The models that are being learned. Each survives a restart of the agent.
-
-    Attributes:
-        look_s: At least so long between two looks.
-    """
+    """The models that are being learned. Each survives a restart of the agent."""
 
     def __init__(
         self,
@@ -58,7 +55,6 @@ class Learning:
         self._rollout, self._data_dir, self._clock = rollout, data_dir, clock
         self._key = OwnKey(data_dir)
         self._jobs: dict[str, asyncio.Task[None]] = {}
-        self.look_s = LOOK_S
         alarms.heard.append(self._heard)
 
     async def end(self) -> None:
@@ -88,20 +84,16 @@ class Learning:
                 fix="Give at least `--for 1s`; half an hour is usual.",
                 code="E699",
             )
-        old = self._record(name).get("suspects", {})
         record = {
             "begin_ns": self._clock.wall_ns(),
             "for_s": for_s,
             "by": by,
             "healthy_s": 0.0,
-            "suspects": old,
+            "suspects": self._standing(name),
             "ended": False,
             "said": "",
         }
         await self._store.state.put(NAMESPACE, name, record)
-        for one in self._alarms.standing.values():
-            if one.active or not one.acked:
-                self._suspect(one.alarm, one.tag, one.code, one.since_ns, one.label)
         self._begin(name)
         return self.facts(name)
 
@@ -110,19 +102,15 @@ class Learning:
         record = self._record(name)
         if not record:
             return {}
+        suspects = record["suspects"].values()
         return {
             "learning": "ended" if record["ended"] else "collecting",
             "healthy_s": round(record["healthy_s"], 1),
             "of_s": record["for_s"],
             "by": record["by"],
-            "waits_for": sorted({a for some in record["suspects"].values() for a in some}),
+            "waits_for": sorted({s.alarm for some in suspects for s in Suspects(some).all}),
             "learning_error": record["said"],
         }
-
-    def _heard(self, event: AlarmEvent) -> None:
-        """An alarm has changed."""
-        if event.active or event.label:
-            self._suspect(event.alarm, event.tag, event.code, event.t_ns, event.label)
 
     def table(self) -> dict[str, Verb]:
         """The verbs about learning."""
@@ -139,18 +127,29 @@ class Learning:
 
     # What stands against the rows of a machine
 
-    def _suspect(self, alarm: str, tag: str, code: str, since_ns: int, label: str) -> None:
-        """An alarm stands; or somebody says of it what it is. Those of the agent do not count."""
-        for name, instance, machine in self._machines():
+    def _heard(self, event: AlarmEvent) -> None:
+        """An alarm has changed; those that the agent makes about itself do not count."""
+        for name, instance, inputs in self._machines():
             record = self._record(name)
-            if not record or code or not concerns(tag, instance, machine):
-                continue
-            mine = dict(record["suspects"].get(instance, {}))
-            if label == "dismissed":
-                mine.pop(alarm, None)
-            else:
-                mine.setdefault(alarm, since_ns)
-            self._note(name, suspects={**record["suspects"], instance: mine})
+            if record and not event.code and concerns(event.tag, instance, inputs):
+                known = Suspects(record["suspects"].get(instance, ()))
+                known.heard(event)
+                self._note(name, suspects={**record["suspects"], instance: known.facts()})
+                if event.label == "dismissed" and not record["ended"]:
+                    self._begin(name)  # its rows count now: look at once
+
+    def _standing(self, name: str) -> dict[str, list[Any]]:
+        """Instance -> what stands against its rows from now on. What is over and acknowledged does
+        not: whoever begins a lesson says that the machine is well.
+        """
+        found = {}
+        for model, instance, inputs in self._machines():
+            if model == name:
+                known = Suspects()
+                mine = (s for s in self._alarms.standing.values() if not s.code)
+                known.found(s for s in mine if concerns(s.tag, instance, inputs))
+                found[instance] = known.facts()
+        return found
 
     def _machines(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Model, instance and inputs of all that are learned."""
@@ -177,18 +176,22 @@ class Learning:
 
     async def _collect(self, name: str) -> None:
         """Wait until there is enough, learn, and hand it on."""
-        record = self._record(name)
-        left_s = record["for_s"] - (self._clock.wall_ns() - record["begin_ns"]) / 1e9
+        record, healthy_s = self._record(name), 0.0
+        wait_s = record["for_s"] - (self._clock.wall_ns() - record["begin_ns"]) / 1e9
         made = said = ""
         while not made and not said:
-            await asyncio.sleep(min(max(left_s, self.look_s), LATEST_S))
+            wait_s = min(max(wait_s, LOOK_S), LATEST_S)
+            await asyncio.sleep(wait_s)
             try:
                 answer = await self._taught(name)
             except AgentError as e:
                 said = str(e)
                 continue
-            self._note(name, healthy_s=answer["healthy_s"])
-            left_s, made = record["for_s"] - answer["healthy_s"], str(answer["version"])
+            made = str(answer["version"])
+            grew = answer["healthy_s"] > healthy_s  # a look costs a process: not at a standstill
+            healthy_s = answer["healthy_s"]
+            wait_s = record["for_s"] - healthy_s if grew else 2.0 * wait_s
+            self._note(name, healthy_s=healthy_s)
         facts = {"model": name, "version": made, "why": said, "for_s": record["for_s"]}
         await self._store.audit.write("model.learned", record["by"], facts)
         if said:

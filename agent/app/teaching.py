@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -13,6 +13,7 @@ from agent.app.lesson import Lesson, Machine
 from agent.config.manifest import PackSpec
 from agent.config.schema import Settings
 from agent.core.errors import PermanentError, TransientError
+from agent.runtime.suspects import Suspects
 
 OFF: Final = 0.8
 """Where the alarm of what was learned ends; it begins at 1."""
@@ -46,12 +47,12 @@ def spec_of(settings: Settings, name: str, release: int, provenance: Mapping[str
 
 
 def machines(
-    settings: Settings, name: str, suspects: Mapping[str, Mapping[str, int]]
+    settings: Settings, name: str, suspects: Mapping[str, Sequence[Any]]
 ) -> Iterator[Machine]:
     """The machines of a model, and from when on their rows do not count."""
     for one in plan.instances(settings, name):
-        until_ns = min(suspects.get(one.instance, {}).values(), default=None)
-        yield Machine(one.inputs, one.state, until_ns)
+        known = Suspects(suspects.get(one.instance, ()))
+        yield Machine(one.inputs, one.state, known.since_ns)
 
 
 async def taught(lesson: Lesson) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import stat
 import tarfile
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -92,6 +94,34 @@ async def test_only_healthy_rows_are_collected(tmp_path):
     assert np.array_equal(whole, v[wanted, :3])
     assert healthy_s == len(wanted) - 5  # four interruptions: rows on both sides do not follow
     assert np.isnan(found.v).all(axis=1).sum() == 5
+
+
+async def test_machines_and_scan_classes_are_learned_together(tmp_path):
+    """One model of two machines has the rows of both, apart from each other; a grid takes what its
+    slower input last said.
+    """
+    fast, slow = values(400), values(40, seed=2)
+    tags = [TagSet(tuple(Tag(f"{s}/{n}") for n in NAMES)) for s in ("p1", "p2", "p2~slow")]
+    streams = (("p1", fast, 1), ("p2", fast, 1), ("p2~slow", slow, 10))
+    async with store(tmp_path) as s:
+        for (stream, v, step), known in zip(streams, tags, strict=True):
+            t = T0 + np.arange(len(v), dtype=np.int64) * step * SECOND
+            q = np.full((len(v), 3), Quality.GOOD, np.uint8)
+            s.journal.put(Batch(stream, known, t, v[:, :3], q))
+        await s.journal.flush()
+    one, other = Machine(("p1/a", "p1/b", "p1/c")), Machine(("p2/a", "p2/b", "p2~slow/c"))
+    both = replace(lesson(tmp_path), machines=(one, other))
+    found, healthy_s = collected(both)
+
+    assert healthy_s == 399
+    assert len(found) == 802
+    assert np.isnan(found.v[[0, 401]]).all()
+    assert (np.diff(found.t) > 0).all()
+    assert found.v[402 + 25].tolist() == [fast[25, 0], fast[25, 1], slow[2, 2]]
+    grid = SPEC | {"window": {"kind": "grid", "rows": 5, "period": "2s", "max_age": "20s"}}
+    _, packed = await learn(PackSpec.model_validate(grid), found, datetime.now(UTC))
+    assert packed.windows > 300
+    assert packed.alarms == 0
 
 
 async def test_a_lesson_waits_for_enough_and_makes_a_proven_package(tmp_path):
