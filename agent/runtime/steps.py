@@ -11,7 +11,7 @@ from agent.runtime import gates
 from agent.runtime.gates import Gates
 from agent.runtime.intake import Intake
 from agent.runtime.lessons import HERE, retrained
-from agent.runtime.life import Version
+from agent.runtime.life import Release, Version
 from agent.runtime.releases import Releases
 from agent.runtime.scene import Scene
 from agent.runtime.service import MAX_TRIES, Service, overtaken
@@ -99,7 +99,9 @@ class Steps:
         version = release.candidate
         if version is None or version.digest != turn.digest:
             return False
-        if release.held and turn.actor == AGENT:
+        kept_out = _kept_out(release, version)
+        if kept_out and turn.actor == AGENT:
+            turn.one.waits = kept_out
             return False
         if turn.one.gone or turn.one.choice != turn.choice:
             raise overtaken(turn.name)
@@ -255,3 +257,13 @@ class Steps:
             actor=turn.actor, why=why, before=turn.serving,
         )  # fmt: skip
         return False
+
+
+def _kept_out(release: Release, version: Version) -> str:
+    """What an operator has decided that lets no version go on; empty when nothing."""
+    name = version.artifact.name
+    if release.held:
+        return f"a person, edge-agent models hold {name} --off"
+    if release.pinned not in {"", version.digest}:
+        return f"a person, edge-agent models pin {name} --off"
+    return ""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,14 @@ from agent.core.errors import PermanentError
 from agent.core.features import Preparation
 from agent.core.manifest import Manifest
 from agent.core.ports import LoadedModel, ModelHost, WorkerLost
-from agent.core.window import Window
+from agent.core.window import GridWindow, Window
 from agent.runtime.outputs import columns
 from agent.runtime.proof import check_inputs, check_needs, prove
 
 LOAD_DEADLINE_S: Final = 60.0
+
+PACE: Final = 0.2
+"""Part of the time between two windows that the scoring of one may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,44 @@ async def try_out(
     if manifest is not None:
         await prove(manifest, lambda given: host.predict(digest, given, fit.deadline_s))
         x = x if manifest.preparation is None else manifest.preparation(x)
+    begun_s = perf_counter()
     try:
         outputs = await host.predict(digest, x, fit.deadline_s)
     except WorkerLost:  # perhaps not the model's fault: one more time
         outputs = await _again(host, digest, x, fit.deadline_s)
+    took_s = perf_counter() - begun_s
     _check_outputs(outputs, len(x), loaded)
+    if isinstance(fit.window, GridWindow):
+        await _check_pace(host, digest, x, fit, fit.window, took_s)
     return loaded
+
+
+async def _check_pace(
+    host: ModelHost,
+    digest: str,
+    x: NDArray[np.float32],
+    fit: Fit,
+    window: GridWindow,
+    took_s: float,
+) -> None:
+    """`PermanentError` (E689) when a window takes more than a fifth of the time to the next one,
+    at the best of three attempts: the machine has other things to do.
+    """
+    allowed_s = PACE * window.stride_ns / 1e9 * len(x)
+    for _ in range(2):
+        if took_s <= allowed_s:
+            return
+        begun_s = perf_counter()
+        await host.predict(digest, x, fit.deadline_s)
+        took_s = min(took_s, perf_counter() - begun_s)
+    if took_s > allowed_s:
+        raise PermanentError(
+            f"a window takes {1e3 * took_s / len(x):.3g} ms here, and there is one every "
+            f"{window.stride_ns / 1e6:g} ms",
+            where=f"model {digest[:12]}",
+            fix="Publish a smaller model, or raise `stride` of the window.",
+            code="E689",
+        )
 
 
 async def _again(

@@ -69,4 +69,4 @@ async def test_power_that_goes_at_any_move(tmp_path, rng, many):
     """
     for n in range(6 if many else 1):
         with RegistryServer() as registry:
-            await arrives(tmp_path / f"data{n}", registry, rng, 99 if many else 2)
+            await arrives(tmp_path / f"data{n}", registry, rng, 99 if many else 1)

@@ -237,6 +237,13 @@ async def test_pinned_held_and_blocked(registry, doc):
         assert "[E653]" in b.entry()["last_error"]
         await hand.hold("m", "mia", off=True)
         assert not await b.poll()
+        for decide in (hand.hold, hand.pin):  # what has come so far goes no further
+            await decide("m", "mia")
+            b.feed(20)
+            await b.scored(b.fed)
+            await b.tend()
+            assert (b.stage("2"), "--off" in b.entry()["waits"]) == ("shadow", True)
+            await decide("m", "mia", off=True)
         await hand.block("m", "mia", "bad smell", "2")
         assert (b.stage("2"), b.daemon.models.shadow.candidate("m")) == ("blocked", "")
         assert not await b.poll()

@@ -1,5 +1,8 @@
 """What a version must show before it may serve; how its outputs become columns."""
 
+from dataclasses import replace
+from time import perf_counter
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from agent.core.decision import Decision
 from agent.core.errors import PermanentError, TransientError
 from agent.core.features import Preparation, TensorInput
 from agent.core.ports import LoadedModel, WorkerLost
+from agent.core.window import GridWindow
 from agent.runtime.outputs import MAX_COLUMNS, columns
 from agent.runtime.trial import Fit, check_fit, made_up, try_out
 from simulators import models
@@ -50,6 +54,28 @@ async def test_without_history_windows_are_made_up():
     assert host.seen == [(2, 5, 3)]
     assert not made_up(5, 3)[0].any()
     assert made_up(5, 3)[1].std() > 0.5
+
+
+async def test_a_version_that_cannot_keep_up_is_refused():
+    """A fifth of the time to the next window, at the best of three attempts."""
+
+    async def tried_in(*seconds):
+        times = iter(seconds)
+
+        class Slow(Host):
+            async def predict(self, digest, x, deadline_s):
+                end_s = perf_counter() + next(times)
+                while perf_counter() < end_s:
+                    pass
+                return await super().predict(digest, x, deadline_s)
+
+        grid = GridWindow(5, 10**9, 100_000_000, 10**9)
+        await tried(Slow(), fit=replace(FIT, window=grid))
+
+    await tried_in(0.0)
+    await tried_in(0.05, 0.06, 0.0)
+    with pytest.raises(PermanentError, match=r"E689.*one every 100 ms"):
+        await tried_in(0.05, 0.06, 0.07)
 
 
 async def test_one_lost_worker_is_forgiven_two_are_not():
