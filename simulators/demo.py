@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from simulators import demo_screen as screen
 from simulators import models
 from simulators.agent_process import AgentEnded, AgentProcess
-from simulators.broker import Broker, Collector
+from simulators.broker import Broker, Collector, free_port
 from simulators.demo_loop import Loop
 from simulators.modbus_server import ModbusServer
 from simulators.plant import SENSORS, Event, Plant, Timeline, registers
@@ -88,7 +88,9 @@ def training(seconds: float, run: int) -> list[NDArray[np.float64]]:
     return list(plant.record(seconds, POLL_S * SPEED)[:, :, columns].transpose(1, 0, 2))
 
 
-def config(data_dir: Path, modbus: str, mqtt: str, registry: str, loop: Loop | None) -> str:
+def config(
+    data_dir: Path, modbus: str, mqtt: str, registry: str, page: str, loop: Loop | None
+) -> str:
     """The configuration of the demo's agent; pump 1 has a model of its own in the second story."""
     served = PUMPS if loop is None else PUMPS[1:]
     tags = {
@@ -123,6 +125,7 @@ def config(data_dir: Path, modbus: str, mqtt: str, registry: str, loop: Loop | N
         "journal": {"commit": "1s"},
         "sinks": {"plant": {"type": "mqtt_json", "connect": mqtt, "report": "all"}},
         "registries": {"main": {"type": "http", "url": registry, "unsigned": "accept"}},
+        "web": {"listen": page},
     }
     if loop is not None:
         document = loop.config(document)
@@ -140,6 +143,7 @@ class Stage:
     agent: AgentProcess
     watch: Watch
     loop: Loop | None
+    page: str
 
 
 @asynccontextmanager
@@ -154,12 +158,13 @@ async def stage(folder: Path, *, with_loop: bool) -> AsyncIterator[Stage]:
         registry.publish(MODEL, "1", models.t2q_model(np.concatenate(known)))
         async with ModbusServer(plant.images) as server:
             path = folder / "edge-agent.yaml"
-            text = config(folder / "data", server.url, broker.url, registry.url, loop)
+            page = f"127.0.0.1:{free_port()}"
+            text = config(folder / "data", server.url, broker.url, registry.url, page, loop)
             await asyncio.to_thread(path.write_text, text, "utf-8")
             running = asyncio.create_task(plant.run(SPEED, POLL_S / 2), name="plant")
             try:
                 async with AgentProcess(path) as agent:
-                    yield Stage(plant, registry, broker, collector, agent, watch, loop)
+                    yield Stage(plant, registry, broker, collector, agent, watch, loop, page)
             finally:
                 running.cancel()
                 with suppress(asyncio.CancelledError):
@@ -229,6 +234,7 @@ def missing(on: Stage) -> list[str]:
 
 def _hints(on: Stage) -> list[str]:
     return [
+        f"look           http://{on.page}",
         f"configuration  {on.agent.config}",
         f"listen along   mosquitto_sub -p {on.broker.port} -v -t '{ROOT}/#'",
         f"ask the agent  edge-agent status --socket {on.agent.socket}",

@@ -102,6 +102,29 @@ def test_make_targets_of_the_documents_exist():
         assert named <= targets, path.name
 
 
+def test_figures_of_the_readme_are_those_of_the_benchmarks():
+    """What the README says it costs stands in the table that `make bench-book` writes."""
+    costs = text(ROOT / "README.md").partition("## What it costs")[2].partition("\n## ")[0]
+    cells = " ".join(re.findall(r"\| ([^|]+) \|$", costs, re.MULTILINE))
+    figures = re.findall(r"\d[\d.]* [a-zA-Z/]+", cells)
+    book = text(ROOT / "docs" / "benchmarks.md").partition("<!-- end of figures -->")[0]
+
+    assert len(figures) >= 8
+    assert [f for f in figures if f"| {f} |" not in book] == []
+
+
+def test_links_of_the_documents_lead_somewhere():
+    """A file that a page links to or shows is there; a section too, where one is named."""
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text(path)):
+            name, _, section = target.partition("#")
+            to = path.parent / name if name else path
+            assert to.exists(), f"{path.name}: {target}"
+            heads = re.findall(r"^#+ (.+)$", text(to), re.MULTILINE) if section else []
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads}
+            assert not section or section in slugs, f"{path.name}: {target}"
+
+
 def test_architecture_names_files_and_functions_that_exist():
     """Each file, and each `Class.method` or function after it, is in the source."""
     everything = "\n".join(text(p) for p in sources())

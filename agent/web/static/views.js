@@ -3,7 +3,7 @@
 import { ask, dialog, h, may, me, put, table } from "./api.js";
 import { configView, downloadsView, logsView } from "./operation.js";
 import { openBacktest, openTrend } from "./trend.js";
-import { age, number, when, word } from "./words.js";
+import { age, local, number, when, word } from "./words.js";
 
 const USABLE = (q) => q === "good" || q.startsWith("uncertain") || q === "substituted";
 const quality = (q) => (q === "good" ? "good" : USABLE(q) ? "warn" : "bad");
@@ -89,7 +89,7 @@ function overview(main) {
     texts(warnings, s.warnings);
     warned.hidden = s.warnings.length === 0;
     const memory = s.system.rss_bytes === null ? "-" : `${(s.system.rss_bytes / 1e6).toFixed(0)} MB`;
-    put(facts, `${word("up")} ${age(s.uptime_s)} | ${word("cpu")} ${number(s.system.cpu_percent)} % | ${word("memory")} ${memory}`);
+    put(facts, `${word("up")} ${age(s.uptime_s)} | ${word("cpu")} ${number(s.system.cpu_percent, 2)} % | ${word("memory")} ${memory}`);
     devices(agent);
     alarms(agent);
   };
@@ -179,9 +179,9 @@ function models(main) {
       const row = plain(8, (m) => {
         model = m.model;
         return [[name], [m.model], [m.version ? `${m.version} (${m.release})` : "-"], [m.state, m.state === "active" ? "good" : "bad"],
-          [Object.entries(m.last_score ?? {}).map(([k, v]) => `${k} ${number(v)}`).join(", ") || "-", "number"],
-          [m.p50_ms === undefined ? "-" : `${number(m.p50_ms)} / ${number(m.p99_ms)} ms`, "number"],
-          [m.drift ?? "-"], [m.error || "-", m.error ? "bad" : "faint"]];
+          [Object.entries(m.last_score ?? {}).map(([k, v]) => `${k} ${number(v, 4)}`).join(", ") || "-", "number"],
+          [m.p50_ms === undefined ? "-" : `${number(m.p50_ms, 3)} / ${number(m.p99_ms, 3)} ms`, "number"],
+          [m.drift?.verdict ?? "-", m.drift?.verdict === "stale" ? "bad" : ""], [m.error || "-", m.error ? "bad" : "faint"]];
       }, h("div", { class: "row" },
         may("admin") ? h("button", { onclick: () => openBacktest(model) }, word("backtest")) : null,
         action("pull", "admin", "models.pull", () => ({ name: model })),
@@ -194,7 +194,7 @@ function models(main) {
   const waiting = listing(main, word("versions"),
     [word("model"), word("version"), word("candidate"), word("stage"), word("why"), word("lastCheck"), word("error")],
     (name) => plain(7, (m) => [[name], [m.version ? `${m.version} (${m.release})` : "-"], [m.candidate ?? "-"], [m.stage ?? "-"],
-      [m.waits ?? "-"], [m.last_check ?? "-"], [m.last_error || "-", m.last_error ? "bad" : "faint"]]),
+      [m.waits ?? "-"], [local(m.last_check)], [m.last_error || "-", m.last_error ? "bad" : "faint"]]),
     () => versions.map((m) => [m.name, m]));
   return (agent) => {
     serving(agent);

@@ -67,9 +67,9 @@ export function age(seconds) {
   return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-export function number(value) {
+export function number(value, digits = 6) {
   if (value === null || value === undefined) return "-";
-  return typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+  return typeof value === "number" ? String(Number(value.toPrecision(digits))) : String(value);
 }
 
 // Local time with its offset: a screen never leaves in doubt which clock it shows.
@@ -81,3 +81,6 @@ export function when(ns) {
   return `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())} `
     + `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())} ${offset}`;
 }
+
+// The same for a time that was told as ISO 8601.
+export const local = (text) => when(text ? Date.parse(text) * 1e6 : 0);
