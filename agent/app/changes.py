@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from agent.config.base import Section, as_seconds
 from agent.config.crosscheck import streams
+from agent.config.renames import renames
 from agent.config.schema import Settings
 from agent.config.writing import scalar
 from agent.sinks.payload import PayloadSection
@@ -139,13 +140,16 @@ def _shape(sink: Any, root: str) -> tuple[Any, ...]:
 
 def _tags(old: Settings, new: Settings, root: str) -> Iterator[str]:
     before, after = streams(old), streams(new)
+    called = {was: name for name, was in renames(new).items()}
     now = {tag.name: (stream, tag) for stream, tags in after.items() for tag in tags}
     for stream, tags in before.items():
         if stream not in after:
             yield f"topic {root}/data/{stream} vanishes"
         for tag in tags:
             if tag.name not in now:
-                yield f"tag {tag.name} vanishes"
+                name = called.get(tag.name)
+                says = f"is called {name} from now on; its history stays" if name else "vanishes"
+                yield f"tag {tag.name} {says}"
                 continue
             place, one = now[tag.name]
             if place != stream:

@@ -19,11 +19,14 @@ from agent.app.ends import Ends
 from agent.app.models import Models
 from agent.app.takeover import Ending, Takeover, Wish
 from agent.app.verbs import commands, verbs
+from agent.config import crosscheck, renames
 from agent.config.base import Context
 from agent.config.load import ConfigProblems
+from agent.config.schema import Settings
 from agent.core.errors import ConfigError
 from agent.core.ports import Clock
 from agent.core.stats import Stats
+from agent.core.tag import WAS
 from agent.core.texts import Texts, unseen
 from agent.links.recorder import Recorder
 from agent.runtime.clock import SystemClock, machine_id
@@ -186,11 +189,23 @@ class Daemon:
             diff.changed.append("alarms and windows")
         self.pipeline.rewire(wiring, plan.streams(settings))
         self.models.apply(old)
+        self._rename(settings)
         if settings.journal != old.journal:
             self.store.journal.writer.limit(settings.journal)
             diff.changed.append("journal")
         asyncio.get_running_loop().call_soon(_settle)  # behind the first step of what starts now
         return diff
+
+    def _rename(self, settings: Settings) -> None:
+        """Who reads the past hears of tags with `was:`, also when it is in the file no more; a
+        name that somebody has again is nobody's past.
+        """
+        state, known = self.store.state, crosscheck.tag_streams(settings)
+        for new, old in state.items(WAS).items():
+            if old in known:
+                state.set(WAS, new, None)
+        for new, old in renames.renames(settings).items():
+            state.set(WAS, new, old)
 
     async def _shut_down(self) -> None:
         """Sources first, then what they fed; the uplinks may finish if the far end is there."""

@@ -4,11 +4,12 @@ import asyncio
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.args import DEGRADED, OK, add_json
 from agent.cli.line import add_line, dialled, stanza
-from agent.cli.table import table
+from agent.cli.table import number, table
 from agent.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _show(args: Namespace, address: "Address", one: Mapping[str, Any]) -> None:
         print(f"  registers {one['registers']}")
         orders = list(dict.fromkeys(o for v in one["readings"].values() for o in v))
         rows = [
-            [f"  {kind}", *(f"{values[o]:.7g}" if o in values else "" for o in orders)]
+            [f"  {kind}", *(_reading(kind, values[o]) if o in values else "" for o in orders)]
             for kind, values in one["readings"].items()
         ]
         print(table(["  TYPE", *orders], rows))
@@ -99,3 +100,12 @@ def _show(args: Namespace, address: "Address", one: Mapping[str, Any]) -> None:
         where = "" if one["table"] == "holding" else f", table: {one['table']}"
         print("\nFor the configuration, with the type and order that make sense:\n")
         print(stanza(args, args.unit, args.addressing, {"value": what + where}))
+
+
+def _reading(kind: str, value: float) -> str:
+    """A number, or a time as the device's clock has it."""
+    from agent.codecs.modbus_types import REGISTERS_OF_TIMES  # noqa: PLC0415
+
+    if kind in REGISTERS_OF_TIMES:
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S}"
+    return number(value, 7)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from agent.config import renames
 from agent.config.meaning import meaning
 from agent.config.nodes import nodes
 from agent.config.permissions import Finding, permissions
@@ -60,6 +61,7 @@ def crosscheck(settings: Settings) -> list[Finding]:
         *_models(settings, of_tag),
         *_alarms(settings, of_tag),
         *_texts(settings),
+        *renames.check(settings, of_tag, text_tags(settings)),
         *permissions(settings, of_tag),
         *_topics(settings),
         *_echoes(settings),

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+WAS: Final = "was"
+"""Namespace of the state store: full name of a tag -> the name it had before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from agent.codecs.modbus_types import REGISTERS, Kind, Order
+from agent.codecs.modbus_times import LOCAL, TimeFormat
+from agent.codecs.modbus_types import REGISTERS, REGISTERS_OF_TIMES, Kind, Order
 from agent.codecs.modbus_words import Field, Words
 from agent.core.errors import TransientError
 from agent.core.ports import Clock
@@ -37,6 +39,11 @@ KINDS: Final[tuple[Kind, ...]] = (
     "int16", "uint16", "bcd16", "int32", "uint32", "bcd32", "float32", "int64", "uint64", "float64",
 )  # fmt: skip
 _ORDERS: Final[tuple[Order, ...]] = ("ABCD", "CDAB", "BADC", "DCBA")
+
+
+_SINCE_S: Final = 946_684_800.0
+_UNTIL_S: Final = 4_102_444_800.0
+"""2000 to 2100: any two registers are some second since 1970."""
 
 
 def advice(code: int) -> str:
@@ -132,4 +139,17 @@ def readings(data: bytes) -> list[tuple[Kind, Sequence[tuple[Order, float]]]]:
         words = Words(fields, lambda _column, _text: 0.0)
         v, _ = words.decode(np.frombuffer(data, np.uint8), np.full(1, Quality.GOOD, np.uint8))
         table.append((kind, list(zip(orders, v.tolist(), strict=True))))
+    return table + _times(data)
+
+
+def _times(data: bytes) -> list[tuple[Kind, Sequence[tuple[Order, float]]]]:
+    """Where a time of these decades is found in *data*, as the device's clock has it."""
+    table: list[tuple[Kind, Sequence[tuple[Order, float]]]] = []
+    for kind, count in REGISTERS_OF_TIMES.items():
+        how = TimeFormat(kind, ZoneInfo("UTC") if kind in LOCAL else None)
+        if 2 * count > len(data):
+            continue
+        found = [(o, how.read(bytes(data[p] for p in how.positions(o)))) for o in _ORDERS]
+        if plausible := [(o, s) for o, s in found if _SINCE_S <= s < _UNTIL_S]:
+            table.append((kind, plausible))
     return table

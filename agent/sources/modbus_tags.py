@@ -127,3 +127,5 @@ class ModbusTag(Section):
     """Smaller changes are not reported with `report: change`."""
     class_: Name | None = Field(None, alias="class")
     """Scan class of this tag."""
+    was: Name | None = None
+    """Name that this tag had before: its history is read under the new one."""

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Number, Section
+from agent.config.base import Name, Number, Section
 from agent.core.tag import Tag
 from agent.sources.mqtt_topics import Topic
 
@@ -80,6 +80,8 @@ class MqttTag(Section):
     """`[low, high]`: outside it the quality is `uncertain_range`, the value is kept."""
     deadband: Number = Field(0.0, ge=0)
     """Smaller changes are not reported with `report: change`."""
+    was: Name | None = None
+    """Name that this tag had before: its history is read under the new one."""
 
     def described(self, name: str) -> Tag:
         """The tag as the rest of the agent knows it."""

@@ -18,7 +18,7 @@ from agent.core.alarm import AlarmEvent
 from agent.core.cutting import FOREVER
 from agent.core.errors import AgentError
 from agent.core.quality import Quality
-from agent.core.tag import TagSet
+from agent.core.tag import WAS, TagSet
 from agent.core.texts import NAMESPACE
 from agent.storage.database import FILE
 from agent.storage.files import FOLDER
@@ -79,6 +79,7 @@ class Historian:
         self._folder = data_dir / FOLDER
         self._files: dict[int, int] = {}
         self._texts: dict[int, str] = {}
+        self._was: dict[str, str] = {}
         self._conn: sqlite3.Connection
 
     def __enter__(self) -> Self:
@@ -87,6 +88,8 @@ class Historian:
             uri = f"{self._path.resolve().as_uri()}?mode=ro"
             self._conn = sqlite3.connect(uri, uri=True, timeout=5)
             self._conn.execute("SELECT 1 FROM sealed LIMIT 1")
+            said = self._conn.execute("SELECT key, json FROM state WHERE ns = ?", (WAS,))
+            self._was = {new: json.loads(old) for new, old in said}
         except sqlite3.Error as e:
             raise unreadable(self._path, e) from e
         return self
@@ -144,7 +147,7 @@ class Historian:
         for stream, tags, _ in self._streams():
             names = tags_of(self.text(tags)).column
             known.update(names)
-            if tag in names:
+            if any(one in names for one in self._names(tag)):
                 found[self.text(stream)] = None
         if not found:
             some = ", ".join(sorted(known)[:8]) or "nothing yet"
@@ -220,9 +223,20 @@ class Historian:
         return -1 if row is None else int(row[0])
 
     def columns(self, tags: int, names: Sequence[str]) -> list[int] | None:
-        """Where *names* are among *tags*; None when one is not."""
+        """Where *names*, or what they were called before, are among *tags*; None when one is not
+        there.
+        """
         column = tags_of(self.text(tags)).column
-        return None if any(n not in column for n in names) else [column[n] for n in names]
+        found = [next((column[n] for n in self._names(name) if n in column), -1) for name in names]
+        return None if -1 in found else found
+
+    def _names(self, tag: str) -> Iterator[str]:
+        """What *tag* is called, and what it was called before, newest first."""
+        seen: set[str] = set()
+        while tag and tag not in seen:
+            yield tag
+            seen.add(tag)
+            tag = self._was.get(tag, "")
 
     def _shift_ns(self, made: int, epoch: int) -> int:
         text = self.text(made)

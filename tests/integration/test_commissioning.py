@@ -50,6 +50,22 @@ async def test_probe_before_and_after(plant):
     assert found[1]["readings"]["float32"]["ABCD"] == 31.25
 
 
+async def test_probe_recognizes_a_clock():
+    """A meter's time is found as one, in the order that makes one; numbers are no times."""
+    image = RegisterImage()
+    image.holding[0:4] = 26, 11 << 8 | 25, 8 << 8 | 30, 12345
+    image.set_float32(10, 31.25)
+    async with ModbusServer({1: image}) as server:
+        probe = ("probe", server.url, "--addressing", "zero_based", "--reg")
+        code, out, _ = await agent(*probe, 0)
+        assert code == 0
+        clock = next(x for x in out.splitlines() if x.strip().startswith("cp56time2a"))
+        assert clock.split()[1:3] == ["2026-11-25", "08:30:12"]
+        _, out, _ = await agent(*probe, 10)
+        assert "cp56" not in out
+        assert "31.25" in out
+
+
 async def test_probe_explains_a_refusal(plant):
     """An exception code is told in plain words, and the exit code says so."""
     code, out, _ = await agent(

@@ -160,3 +160,22 @@ async def test_a_plan_is_told_and_nothing_happens(tmp_path):
         draft.write_text("version: 2\n")
         assert (await command(config, "plan", str(draft))).returncode == 78
         assert (await agent.ask("status"))["config"]["digest"] == before
+
+
+async def test_a_tag_with_another_name_goes_on_with_its_history(tmp_path):
+    """`was:`: trend and export read the past under the new name, also when the line is gone."""
+    async with site(tmp_path) as (agent, write, image):
+        await image.read(20)
+        for was in ({"was": "n"}, {}):
+            tags = {"count": {"reg": 0, "as": "uint32", **was}, "temp": {"reg": 2, "as": "float32"}}
+            config = write(tags=tags)
+            done = await command(config, "reload", "--breaking")
+            assert done.returncode == 0, done
+            await told(agent, lambda s: "d/count" in s["tags"])
+            await image.read(5)
+        assert await agent.terminate() == 0
+        done = await command(config, "export", "--tags", "d/count", "--from", "1h")
+        values = [float(line.split(",")[2]) for line in done.stdout.splitlines()[1:]]
+        assert values == sorted(values)
+        assert len(values) > 25
+        assert values[0] < 5

@@ -98,6 +98,13 @@ def test_a_removed_device_is_named_with_all_that_goes_with_it():
     ]
 
 
+def test_a_tag_with_another_name_keeps_its_history():
+    """Consumers miss the old name; that the past goes with the new one is said."""
+    edits = (("flow: {", "flux: {was: flow, "), ("tag: pump1/flow", "tag: pump1/flux"))
+    told = "tag pump1/flow is called pump1/flux from now on; its history stays"
+    assert list(changes(*edits).breaks) == [told]
+
+
 def test_a_secret_is_no_part_of_a_plan():
     """Where it is may change; what it is stays in its file."""
     edit = ('1883"}', '1883", user: u, password: {file: /run/secret}}')
