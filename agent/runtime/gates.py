@@ -79,7 +79,10 @@ def backtest(report: Report, gates: Gates, *, retrained: bool = False) -> str | 
     if missed and not retrained:
         return f"it misses confirmed alarms ({', '.join(dict.fromkeys(missed))})"
     base, scored = (None, 0) if theirs is None else (theirs.flagged, theirs.scored)
-    return _flags(mine.flagged, mine.scored, base, scored, gates)
+    flags = _flags(mine.flagged, mine.scored, base, scored, gates)
+    if flags or theirs is None or not theirs.score_drift <= gates.score_drift:
+        return flags  # days wander further than a reference: what serves is the measure
+    return _drift(mine.score_drift, gates.score_drift)
 
 
 def waits(elapsed_s: float, windows: int, gates: Gates) -> str | None:
@@ -107,7 +110,8 @@ def shadow(candidate: Evidence, champion: Evidence | None, gates: Gates) -> str 
 def failures(seen: Evidence, misses: float) -> str | None:
     """What no plant excuses, at any time."""
     if seen.crashes:
-        return f"it took its worker down {seen.crashes} times"
+        times = "once" if seen.crashes == 1 else f"{seen.crashes} times"
+        return f"it took its worker down {times}"
     return _answers(seen, misses)
 
 
