@@ -165,7 +165,8 @@ class Endpoint:
         if silence.one_by_one or silence.doubted:
             window = 1
         self._tapped(line, job)
-        await line.run(job, timeout_s, window, never if turn is None else self._pressed)
+        hold = never if turn is None else self._turns.pressed
+        await line.run(job, timeout_s, window, hold)
         while line.paused and turn is not None:
             self._ended(job, stream, line, paused=True)
             await turn.step_back()
@@ -173,12 +174,9 @@ class Endpoint:
             if not line.alive:  # lost by another: that says nothing about this unit
                 job.quality[job.quality == Quality.BAD_COMM] = Quality.BAD_NOT_CONNECTED
                 return self._ended(job, stream, line)
-            await line.run(job, timeout_s, window, self._pressed, resumed=True)
+            await line.run(job, timeout_s, window, hold, resumed=True)
         self._weigh(silence, line, job, timeout_s, window)
         return self._ended(job, stream, line)
-
-    def _pressed(self) -> bool:
-        return self._turns.pressed
 
     def _tapped(self, line: Line, job: Job) -> None:
         """What passes from now on is written down as that of *job*."""

@@ -17,6 +17,8 @@ class Priority(IntEnum):
     SCAN = 2
 
 
+_Future = asyncio.Future[None]
+
 _URGENT_FIRST: Final = tuple(Priority)
 _SCANS_FIRST: Final = _URGENT_FIRST[::-1]
 
@@ -25,23 +27,25 @@ class Turns:
     """A lock that hands over by priority."""
 
     def __init__(self) -> None:
-        self._queues: dict[Priority, deque[asyncio.Future[None]]] = {p: deque() for p in Priority}
+        self._writes, self._demands, self._scans = (deque[_Future]() for _ in Priority)
+        self._queues = self._writes, self._demands, self._scans  # by priority
         self._busy, self._urgent = False, 0
 
     def taken(self, priority: Priority) -> "Turn":
         """``async with``: wait for the turn, and have it until the end of the block."""
         return Turn(self, priority)
 
-    @property
     def pressed(self) -> bool:
-        """Does somebody wait before whom a scan should step back, between two of its requests?"""
-        waiting = self._queues[Priority.WRITE] or self._queues[Priority.DEMAND]
-        return bool(waiting) and self._urgent < URGENT_IN_A_ROW
+        """Does somebody wait before whom a scan should step back, between two of its requests?
+
+        Asked after every answer: cheap.
+        """
+        return bool(self._writes or self._demands) and self._urgent < URGENT_IN_A_ROW
 
     async def step_back(self) -> None:
         """Let a scan give its turn to who is more urgent, and have it back before other scans."""
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues[Priority.SCAN].appendleft(mine)
+        mine: _Future = asyncio.get_running_loop().create_future()
+        self._scans.appendleft(mine)
         self.pass_on()
         await self._had(mine)
 
@@ -52,11 +56,11 @@ class Turns:
         self._busy = True
 
     async def _wait(self, priority: Priority) -> None:
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        mine: _Future = asyncio.get_running_loop().create_future()
         self._queues[priority].append(mine)
         await self._had(mine)
 
-    async def _had(self, mine: asyncio.Future[None]) -> None:
+    async def _had(self, mine: _Future) -> None:
         try:
             await mine
         except asyncio.CancelledError:

@@ -60,13 +60,13 @@ async def test_a_scan_steps_back_and_goes_on_before_other_scans():
             order.append("other")
 
     async with turns.taken(Priority.SCAN) as turn:
-        assert not turns.pressed
+        assert not turns.pressed()
         tasks = [asyncio.ensure_future(c) for c in (other(), *(urgent(f"w{i}") for i in range(6)))]
         await asyncio.sleep(0)
-        assert turns.pressed
+        assert turns.pressed()
         await turn.step_back()
         order.append("again")
-        assert turns.pressed
+        assert turns.pressed()
         await turn.step_back()
     await asyncio.gather(*tasks)
     assert order == ["w0", "w1", "w2", "w3", "again", "w4", "w5", "other"]
