@@ -18,6 +18,7 @@ from benchmarks import (
     flash,
     flow,
     footprint,
+    gateway,
     latency,
     line,
     online,
@@ -117,6 +118,12 @@ BENCHES = (
     ),
     Bench(("history_column",), "one tag over 24 h out of 7 days x 50 tags", 25, store.history),
     Bench(("backtest",), "a week at 1 Hz x 8 channels, two models", 45, backtest.history),
+    Bench(
+        ("plant_cpu", "plant_period", "plant_daemon", "plant_memory"),
+        "30 devices on TCP and serial lines, two sinks, 8 models, 30 alarms, the page open",
+        100,
+        gateway.gateway,
+    ),
     Bench(("memory_daemon", "memory_worker"), "PSS of daemon and worker", 50, footprint.memory),
     Bench(("start_to_ready", "restart_to_sample"), "how soon it is at work", 30, footprint.start),
 )

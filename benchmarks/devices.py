@@ -81,7 +81,7 @@ def _line(found: Sequence[Seen]) -> dict[str, float]:
 
 
 def _measured(count: int) -> Seen:
-    async def run(made: Rig, rows: "_Rows") -> Seen:
+    async def run(made: Rig, rows: "Rows") -> Seen:
         async with flowing(made, ("taskset", "-c", str(*mine))) as agent:
             await asyncio.sleep(SETTLE_S)
             rows.at.clear()
@@ -94,7 +94,7 @@ def _measured(count: int) -> Seen:
             return Seen(count, percent, rows.off_ms(), waited_ms)
 
     mine, others = split()
-    rows = _Rows()
+    rows = Rows()
     with (
         placed(others),
         rig("1s", count, TAGS) as made,
@@ -103,7 +103,7 @@ def _measured(count: int) -> Seen:
         return asyncio.run(run(made, rows))
 
 
-class _Rows:
+class Rows:
     """The source timestamps of each device's rows."""
 
     def __init__(self) -> None:
