@@ -27,7 +27,7 @@ from agent.core.texts import Texts
 from agent.sinks.sparkplug_alarms import Alarms
 from agent.sinks.sparkplug_device import Device, device_of
 from agent.sinks.sparkplug_losses import Losses
-from agent.sinks.sparkplug_rows import Rows, about, datatype, silent
+from agent.sinks.sparkplug_rows import Rows, about, datatype, provenance, silent
 
 log = structlog.get_logger()
 
@@ -125,7 +125,7 @@ class Node:
 
     def live(self, stored: Stored, batch: Batch) -> Iterator[Message]:
         """What a row changes: data, the birth of a device that is reached again, or its death."""
-        name, t_ms, q = device_of(stored.stream), int(batch.t[-1]) // 1_000_000, batch.q[-1]
+        name, t_ms = device_of(stored.stream), int(batch.t[-1]) // 1_000_000
         device = self.devices.get(name)
         if device is None or not device.born:
             if not silent(batch) and not stored.stream.endswith(SUFFIX):
@@ -138,7 +138,7 @@ class Node:
         rows.silent = silent(batch)
         if rows.silent and device.silent:
             yield from self._bury(name)
-        elif samples := rows.change(t_ms, batch.v[-1], q):
+        elif samples := rows.change(batch):
             yield self._message("DDATA", name, samples)
 
     def history(self, stored: Stored, batch: Batch) -> list[Message] | None:
@@ -245,8 +245,9 @@ class Node:
                 )
             rows = Rows(tags, [device.slots[t.short] for t in tags], self._texts)
             device.rows[stream] = rows
+            more = {} if latest is None else provenance(latest, -1, None)
             samples += [
-                (slot, t_ms, value, properties({**slot.properties, "Quality": word}))
+                (slot, t_ms, value, properties({**slot.properties, "Quality": word, **more}))
                 for slot, t_ms, value, word in rows.birth(latest, now_ms)
             ]
         return self._message("DBIRTH", name, samples, birth=True)

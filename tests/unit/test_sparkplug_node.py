@@ -8,7 +8,7 @@ import pytest
 from agent.codecs.sparkplug import Metric
 from agent.core.alarm_life import quiet
 from agent.core.alarms import AlarmEvent, AlarmSpec
-from agent.core.batch import Batch
+from agent.core.batch import Batch, Origin
 from agent.core.ports import Lane, Stored
 from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
@@ -153,6 +153,36 @@ def test_one_counter_for_all_that_wraps_and_begins_with_each_birth():
                for i in range(3, 303)]  # fmt: skip
     assert numbers == [(i - 1) % 256 for i in range(3, 303)]
     assert [one[-1].seq for one in desk.born(pump=desk.batch())] == [0, 1]
+
+
+def test_a_result_says_which_model_it_is_of():
+    """Births and history name it with the window; data have the start of the window, and the
+    model again when another version serves, with every metric.
+    """
+    tags = TagSet((Tag("model/pump/score"), Tag("model/pump/t2")))
+
+    def result(version, at_ms, *scores, **more):
+        origin = Origin("bearing", version, int(version), version * 64, "active")
+        window = (T0 + at_ms - 500 + np.arange(len(scores) or 1)) * 1_000_000
+        return desk.batch(
+            *scores, stream="model/pump", tags=tags, t=T0 + at_ms, origin=origin, window=window
+        )
+
+    def said_of(said):
+        return [proto.properties(m) for m in said[-1].metrics]
+
+    desk = Desk()
+    birth = desk.born(**{"model/pump": result("1", 0, [1.0, 5.0])})[1]
+    named = {"modelName": "bearing", "modelVersion": "1", "modelRelease": 1,
+             "modelDigest": "1" * 64, "modelRole": "active"}  # fmt: skip
+    assert said_of(birth) == [{"Quality": 192, **named, "windowStart": T0 - 500}] * 2
+    (data,) = desk.live(result("1", 1000, [2.0, 5.0]))
+    assert said_of(data) == [{"windowStart": T0 + 500}]
+    (other,) = desk.live(result("2", 2000, [2.0, 5.0]))
+    named |= {"modelVersion": "2", "modelRelease": 2, "modelDigest": "2" * 64}
+    assert said_of(other) == [{**named, "windowStart": T0 + 1500}] * 2
+    (past,) = desk.past(result("2", 500, [3.0, 5.0], [4.0, 5.0]))
+    assert said_of(past) == [*[{**named, "windowStart": T0}] * 2, {"windowStart": T0 + 1}]
 
 
 def test_a_device_dies_with_all_its_streams_and_is_born_again():
