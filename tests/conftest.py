@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 _PACKAGES = {
+    "groff": "apt-get install groff-base",
     "nginx": "apt-get install nginx-light",
     "mosquitto": "apt-get install mosquitto",
     "mosquitto_sub": "apt-get install mosquitto-clients",

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import traceback
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Final
@@ -35,17 +35,24 @@ _DEFECTS: Final = (
     TypeError,
     ValueError,
 )
-_CODES: Final = """\
-exit codes:
-  0 ok   1 degraded, or something was found   2 wrong use   3 not running
-  69 unavailable   70 defect   75 try again   77 permission   78 configuration
-"""
+EXIT_CODES: Final = {
+    0: "ok",
+    1: "degraded, or something was found",
+    2: "wrong use",
+    3: "not running",
+    69: "unavailable",
+    70: "defect",
+    75: "try again",
+    77: "permission",
+    78: "configuration",
+}
+_CODES: Final = "exit codes: " + "; ".join(f"{n} {word}" for n, word in EXIT_CODES.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. Argparse ends the program by itself for wrong use (2)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(words).parse_args(words)
+    args = command_line(words).parse_args(words)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -65,13 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(words: Sequence[str]) -> ArgumentParser:
+def command_line(words: Sequence[str]) -> ArgumentParser:
     """The parser, with the command asked for; with all of them when it is not clear which."""
     parser = ArgumentParser(
         prog="edge-agent",
         description="Collect, score, buffer and publish the data of industrial machines.",
         epilog=_CODES,
-        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
