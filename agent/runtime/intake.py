@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ MAX_MODEL: Final = 500_000_000
 
 MAX_STORE: Final = 256_000_000
 """Bytes that the files of all models may take, where nobody says otherwise."""
+
+PART_S: Final = 72 * 3600.0
+"""An interrupted download is kept for so long."""
 
 Download = Callable[[Registry, Offer, Path], Awaitable[Path]]
 
@@ -166,8 +170,17 @@ class Intake:
         async with self._disk:
             kept = set(keep) | {d for d, n in self._under_way.items() if n > 0}
             gone = await asyncio.to_thread(self._artifacts.collect, kept)
+            await asyncio.to_thread(self._collect_parts, kept)
         if gone:
             log.info("models.collected", digests=[d[:12] for d in gone])
+
+    def _collect_parts(self, keep: Collection[str]) -> None:
+        """Delete what is left of downloads that nobody has gone on with for days."""
+        for part in self._downloads.glob("*/*.part"):
+            with suppress(OSError):
+                old_s = time.time() - part.stat().st_mtime
+                if old_s > PART_S and part.stem not in keep:
+                    part.unlink()
 
     async def _room(self, name: str, size: int) -> None:
         """`TransientError` (E658) when a file of *size* bytes would be too many."""

@@ -135,8 +135,12 @@ class Rollout:
         one = self._models.get(choice.name)
         if one is None or one.gone or one.choice != choice:
             return
+        error: AgentError | None
         async with one.change:
-            error = await self._watch.look(one)
+            try:
+                error = await self._watch.look(one)
+            except AgentError as e:
+                error = e
             self._count_out()
         if error is not None:
             await self._verdicts.failed(one, error)

@@ -40,11 +40,18 @@ class Watch:
         self._service, self._steps, self._clock = service, steps, clock
 
     async def look(self, one: Watched) -> PermanentError | None:
-        """One look; why what served was taken out, if it was. Call it within ``change``."""
+        """One look; why what served was taken out, if it was. Call it within ``change``.
+
+        Raises `TransientError` when what should serve can still not be loaded.
+        """
         release = self._releases.get(one.name)
         version = release.serving
         await self._tidy(one, release)
-        if version is None or version.digest != one.serving:
+        if version is None:
+            return None
+        if not one.serving and version.digest not in one.refused:  # it could not be loaded before
+            await self._service.resume(one, booted=False)
+        if version.digest != one.serving:
             return None
         now_s = self._clock.mono_s()
         if one.watched != one.serving:

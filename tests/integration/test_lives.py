@@ -1,6 +1,7 @@
 """The life of versions with `rollout:`: shadow, probation, active, and back, over a real worker."""
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -413,6 +414,20 @@ async def test_three_starts_that_did_not_last_bring_the_version_before_back(regi
         await b.start()
         assert (b.serving(), b.stage("2")) == ("1", "rolled_back")
         assert "the agent ended soon after each start" in b.rollout.trouble("m")
+
+
+async def test_what_could_not_be_loaded_is_tried_again(registry, doc, tmp_path):
+    """With the next look. What is left of an old download goes with the next collection."""
+    part = tmp_path / "data" / "downloads" / "model-gone" / f"{'0' * 64}.part"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    os.utime(part, (0, 0))
+    async with one_active(registry, doc) as b:
+        b.rollout._service.leave_out(b.rollout._models["m"])
+        assert b.serving() is None
+        await b.tend()
+        assert b.serving() == "1"
+        assert not part.exists()
 
 
 async def test_models_never_take_more_of_the_disk_than_they_may(registry, doc, tmp_path):
