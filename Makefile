@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd lock crash test-mlflow test-browser
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -69,6 +69,14 @@ test-browser: setup
 # The unit under a real systemd (needs root): started, reloaded, killed by its watchdog, stopped.
 test-systemd: setup
 	bash deploy/test-systemd.sh
+
+# The Debian package: dist/edge-agent_VERSION_ARCH.deb. `make deb ARCH=arm64` for the other processor.
+deb: setup
+	ARCH=$(ARCH) bash deploy/debian/build.sh
+
+# The package on a booted Debian (needs root): install, upgrade, a bad version, downgrade, purge.
+test-deb: deb
+	bash deploy/test-systemd.sh tests/systemd/test_package.py
 
 # Pins with versions only: no download addresses.
 lock: setup

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Test the unit under a real systemd: a Debian tree, booted in a container, with this checkout in it.
 # The tree is made once and kept outside the checkout; it is never written to after that.
-#   deploy/test-systemd.sh          make the tree if missing, then run the tests
-#   deploy/test-systemd.sh --tree   only make the tree
+#   deploy/test-systemd.sh [TESTS]   make the tree if missing, then run the tests (tests/systemd)
+#   deploy/test-systemd.sh --tree    only make the tree
 set -eu
 cd "$(dirname "$0")/.."
 export EDGE_AGENT_TEST_TREE="${EDGE_AGENT_TEST_TREE:-${XDG_CACHE_HOME:-/var/cache}/edge-agent-test/tree}"
@@ -33,4 +33,4 @@ if [ ! -e "$tree.ready" ]; then
   : >"$tree.ready"
 fi
 [ "${1:-}" = --tree ] && exit 0
-exec .venv/bin/pytest tests/systemd "$@"
+exec .venv/bin/pytest "${@:-tests/systemd}"

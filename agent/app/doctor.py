@@ -23,6 +23,9 @@ from agent.storage.database import COUNTER, thread_wrote
 
 Verdict = Literal["ok", "warning", "bad"]
 
+TAKEN_BACK: Final = Path("/var/lib/edge-agent-update/taken-back")
+"""Written by deploy/debian/trial.sh when a new version gave way to the one before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -37,6 +40,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Clock, disk, secrets, certificates, serial ports: what can be seen on this machine."""
     yield _clock()
+    yield from _update()
     yield from _disk(Path(settings.data_dir), settings.journal.min_free)
     yield _wear()
     yield from _secrets(settings)
@@ -49,6 +53,12 @@ def _clock() -> Finding:
         return Finding("clock", "ok", "synchronized")
     cure = "timedatectl set-ntp true; then see `timedatectl timesync-status`."
     return Finding("clock", "warning", "nothing disciplines it: times may be off", cure)
+
+
+def _update(told: Path = TAKEN_BACK) -> Iterator[Finding]:
+    if told.is_file():
+        why = told.read_text(encoding="utf-8").strip()
+        yield Finding("update", "bad", why, "edge-agent explain E750")
 
 
 def _disk(folder: Path, min_free: int) -> Iterator[Finding]:

@@ -25,11 +25,14 @@ class Machine:
     """A booted container; every command in it is bounded in time.
 
     Attributes:
-        etc: The folder on the host that is /etc/edge-agent inside.
+        root: Its file system, seen from here.
+        etc: Its folder /etc/edge-agent.
     """
 
-    def __init__(self, leader: int, etc: Path) -> None:
-        self._leader, self.etc = leader, etc
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self.root = Path(f"/proc/{leader}/root")
+        self.etc = self.root / "etc" / "edge-agent"
 
     def run(self, command: str, within_s: float = _WITHIN_S) -> subprocess.CompletedProcess[str]:
         """Run *command* as root inside; never raises for its exit code."""
@@ -61,14 +64,8 @@ class Machine:
 
 
 @contextmanager
-def booted(tree: Path, folder: Path, files: dict[str, str]) -> Iterator[Machine]:
-    """A machine on top of *tree*, which stays as it is; *files* appear inside, executable."""
-    etc = folder / "etc"
-    etc.mkdir()
-    etc.chmod(0o755)
-    binds = [*_agent(folder), f"--bind={etc}:/etc/edge-agent"]
-    for place, text in files.items():
-        binds.append(_file(folder, place, text))
+def booted(tree: Path, folder: Path, binds: list[str]) -> Iterator[Machine]:
+    """A machine on top of *tree*, which stays as it is, with *binds* (options of nspawn) in it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
         notify.settimeout(60.0)
@@ -88,14 +85,21 @@ def booted(tree: Path, folder: Path, files: dict[str, str]) -> Iterator[Machine]
         leader = 0
         try:
             leader = _leader(notify, folder / "boot.log")
-            yield Machine(leader, etc)
+            yield Machine(leader)
         finally:
             _power_off(nspawn, leader)
 
 
-def _agent(folder: Path) -> list[str]:
-    """The checkout with its interpreter and its packages, read-only, under /opt and /usr/bin."""
+def checkout(folder: Path, files: dict[str, str]) -> list[str]:
+    """The checkout with its interpreter and its packages, read-only, under /opt and /usr/bin.
+
+    *files* appear inside, executable.
+    """
+    etc = folder / "etc"
+    etc.mkdir()
+    etc.chmod(0o755)
     binds = [
+        f"--bind={etc}:/etc/edge-agent",
         f"--bind-ro={CHECKOUT}:{_SOURCE}",
         f"--bind-ro={sysconfig.get_path('purelib')}:{_SITE}",
         f"--bind-ro={CHECKOUT}/deploy/systemd/edge-agent.service:/etc/systemd/system/{UNIT}.service",
@@ -112,6 +116,7 @@ def _agent(folder: Path) -> list[str]:
         *binds,
         _file(folder, "/usr/bin/edge-agent-python", python_in),
         _file(folder, "/usr/bin/edge-agent", program),
+        *(_file(folder, place, text) for place, text in files.items()),
     ]
 
 

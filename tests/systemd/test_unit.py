@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.systemd.machine import CHECKOUT, Machine, booted
+from tests.systemd.machine import CHECKOUT, Machine, booted, checkout
 from tests.tools import until
 
 TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
@@ -80,7 +80,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         "/etc/systemd/system/edge-agent.service.d/test.conf": DROP_IN,
         "/usr/bin/edge-agent-probe": PROBE,
     }
-    with booted(Path(TREE), tmp_path_factory.mktemp("machine"), files) as found:
+    folder = tmp_path_factory.mktemp("machine")
+    with booted(Path(TREE), folder, checkout(folder, files)) as found:
         (found.etc / "edge-agent.yaml").write_text(CONFIG)
         (found.etc / "twice.onnx").write_bytes(twice())
         assert found.run("systemd-sysusers").returncode == 0

@@ -1,0 +1,56 @@
+"""Packages like the built one under other versions, with another agent in them if wanted."""
+
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from tests.systemd.machine import CHECKOUT
+
+BUILT: Final = sorted((CHECKOUT / "dist").glob("edge-agent_*_amd64.deb"))
+NEVER_READY: Final = {
+    "agent/cli/run.py": b'HELP = ""\ndef add(parser):\n    parser.add_argument("file", nargs="?")\n'
+    b'def run(args):\n    print("this version cannot start")\n    return 1\n'
+}
+
+
+def release(folder: Path, version: str, changes: dict[str, bytes] | None = None) -> Path:
+    """A package called *version*, in whose agent the files of *changes* are others."""
+    root = folder / version
+    subprocess.run(["dpkg-deb", "-R", BUILT[-1], root], check=True)
+    control = root / "DEBIAN" / "control"
+    old = next(s.split()[1] for s in control.read_text().splitlines() if s.startswith("Version:"))
+    for name in ("control", "postinst", "prerm", "postrm", "md5sums"):
+        file = root / "DEBIAN" / name
+        file.write_text(file.read_text().replace(old, version) if name != "md5sums" else "")
+    home = (root / "opt/edge-agent" / old).rename(root / "opt/edge-agent" / version)
+    if changes:
+        wheel = next((home / "wheels").glob("edge_agentd-*.whl"))
+        _change(wheel, changes)
+        _pin_again(home / "requirements.txt", wheel)
+    made = folder / f"{version}.deb"
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, made],
+        check=True,
+        capture_output=True,
+    )
+    shutil.rmtree(root)
+    return made
+
+
+def _change(wheel: Path, changes: dict[str, bytes]) -> None:
+    before = wheel.rename(wheel.with_suffix(".before"))
+    with zipfile.ZipFile(before) as old, zipfile.ZipFile(wheel, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, changes.get(name) or old.read(name))
+    before.unlink()
+
+
+def _pin_again(pins: Path, wheel: Path) -> None:
+    digest = subprocess.check_output(["sha256sum", wheel], text=True).split()[0]
+    lines = [
+        f"{line.split()[0]} --hash=sha256:{digest}" if line.startswith("edge-agentd==") else line
+        for line in pins.read_text().splitlines()
+    ]
+    pins.write_text("\n".join(lines) + "\n")
