@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _PACKAGES = {
     "groff": "apt-get install groff-base",
@@ -28,6 +29,11 @@ _OPTIONAL = {"node"}
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
 SEED = int(os.environ.get("EDGE_AGENT_SEED") or random.SystemRandom().randrange(2**32))
 """Of every random instant; EDGE_AGENT_SEED repeats a run."""
+
+
+settings.register_profile("edge-agent", deadline=None)
+settings.load_profile("edge-agent")
+"""A property is about values; how long an example takes says how busy the machine is."""
 
 
 def data_dir() -> Path:
