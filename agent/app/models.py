@@ -6,39 +6,33 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
-
 from agent.app import plan
-from agent.app.alarms import decided
 from agent.app.belief import Belief
 from agent.app.drift import DriftWatch
 from agent.app.fallback import Fallbacks
-from agent.app.judging import tally
 from agent.app.learning import Learning
 from agent.app.modelstate import ModelStates
 from agent.app.past import Past
 from agent.app.schooling import Schooling
+from agent.app.switching import Switching
 from agent.config.base import Context
 from agent.config.batch import FIRST_S
 from agent.config.rollout import RolloutSection
 from agent.config.schema import ModelSection, Settings
 from agent.core.batch import Batch
-from agent.core.errors import AgentError, TransientError
+from agent.core.errors import TransientError
 from agent.core.history import History
 from agent.core.manifest import Manifest
-from agent.core.ports import Clock, LoadedModel
+from agent.core.ports import Clock
 from agent.core.registry import Artifact, Offer, Registry
 from agent.core.stats import Part, Stats
-from agent.core.tally import Tally
 from agent.inference.host import WorkerHost
 from agent.registries.directory import DirectoryRegistry
 from agent.registries.download import download
 from agent.registries.ownkey import OwnKey
 from agent.runtime.batch_scoring import BatchScoring
 from agent.runtime.intake import Intake
-from agent.runtime.lane import InstancePlan
 from agent.runtime.pipeline import Pipeline
-from agent.runtime.proof import prove
 from agent.runtime.rollout import Rollout
 from agent.runtime.scene import Scene
 from agent.runtime.schedule import Schedule
@@ -83,12 +77,13 @@ class Models:
         self.host = WorkerHost(stats, clock)
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
+        self.switching = Switching(settings, self.host, self.scoring, pipeline.bring, self._served)
         self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate")
         self.shadow = Shadow(
             self._candidates,
             pipeline.emit,
-            self._plans,
-            self._count,
+            self.switching.plans,
+            self.switching.count,
             pipeline.close,
             clock,
             stats,
@@ -104,7 +99,7 @@ class Models:
             Scene(
                 trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
                 windows=self.past.windows,
-                switch=self._switch,
+                switch=self.switching.switch,
                 withdraw=self._withdraw,
                 pardon=self.host.pardon,
                 backtest=self.past.backtest,
@@ -136,10 +131,9 @@ class Models:
             clock,
             stats,
         )
-        self._manifests: dict[str, Manifest | None] = {}
         self.drift = DriftWatch(
             settings,
-            lambda name: self._manifests.get(name),  # noqa: PLW0108 - the dictionary changes
+            self.switching.manifests.get,
             self.scoring,
             store,
             historian,
@@ -157,7 +151,6 @@ class Models:
             self.drift.verdict,
             stats,
         )
-        self._switching = asyncio.Lock()
         self._jobs: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -224,12 +217,10 @@ class Models:
         for name in old.models.keys() - settings.models.keys():
             self.rollout.forget(name)
         self.scoring.retain(p for n in settings.models for p in plan.instances(settings, n))
-        self._manifests = {n: m for n, m in self._manifests.items() if n in settings.models}
-        for name in self._manifests:
-            self._decide(name)
+        self.switching.apply()
         self.fallbacks.apply(self._unserved())
         self.drift.apply()
-        self._start(self._unload())
+        self._start(self.switching.unload())
         self._start(self.shadow.retain())
 
     def _unserved(self) -> set[str]:
@@ -267,27 +258,9 @@ class Models:
         registry: Registry = section.build(name, self._context())
         return registry
 
-    async def _switch(
-        self, model: str, artifact: Artifact, data: bytes, manifest: Manifest | None
-    ) -> LoadedModel | None:
-        """Load beside the version in service, let it prove itself, swap between two windows."""
-        async with self._switching:
-            if model not in self._settings().models:
-                return None
-            loaded = await self._load(model, artifact.digest, data, manifest)
-            if manifest is not None:
-                await self._prove(model, artifact.digest, manifest)
-            settings = self._settings()  # a reload may have come while it was loading
-            if model in settings.models:
-                preparation = None if manifest is None else manifest.preparation
-                counted = self._count(model, loaded, manifest)
-                self.scoring.activate(artifact, loaded, self._plans(model), preparation, counted)
-                self._moved(model)
-                self.fallbacks.serves(model, artifact, manifest)
-                self._manifests[model] = manifest
-                self._decide(model)
-            await self._unload_unused()
-            return loaded if model in settings.models else None
+    def _served(self, model: str, artifact: Artifact, manifest: Manifest | None) -> None:
+        self._moved(model)
+        self.fallbacks.serves(model, artifact, manifest)
 
     def _moved(self, model: str) -> None:
         """Results say whether the version that made them is still watched."""
@@ -296,62 +269,16 @@ class Models:
             watched = version.stage is Stage.PROBATION
             self.scoring.play(version.digest, "probation" if watched else "active")
 
-    def _plans(self, model: str) -> list[InstancePlan]:
-        settings = self._settings()
-        return plan.instances(settings, model) if model in settings.models else []
-
-    def _count(
-        self, model: str, loaded: LoadedModel, manifest: Manifest | None
-    ) -> Callable[[], Tally]:
-        return tally(self._settings().models[model], loaded, manifest)
-
     def _space(self) -> RolloutSection:
         return self._settings().rollout or RolloutSection.model_validate({})
 
     async def _download(self, registry: Registry, offer: Offer, folder: Path) -> Path:
         return await download(registry, offer, folder, self._space().min_free)
 
-    def _decide(self, model: str) -> None:
-        """What the version in service decides makes the alarms that the configuration left open."""
-        section, manifest = self._settings().models[model], self._manifests[model]
-        decision = None if manifest is None else manifest.decision
-        specs = [] if decision is None else decided(model, section, decision)
-        self._pipeline.bring(model, specs)
-
-    async def _load(
-        self, model: str, digest: str, data: bytes, manifest: Manifest | None
-    ) -> LoadedModel:
-        """In the worker that serves; in one that takes its place where a version serves already:
-        that one's windows do not wait.
-        """
-        if all(lane.plan.model != model for lane in self.scoring.lanes.values()):
-            return await self.host.load(digest, data)
-        fit = plan.choice(self._settings(), model).fit.prepared(manifest)
-        warm = np.zeros((1, fit.rows, fit.inputs), np.float32)
-        return await self.host.load_aside(digest, data, warm)
-
-    async def _prove(self, model: str, digest: str, manifest: Manifest) -> None:
-        """The golden recordings, in the worker that serves, at each load into service."""
-        deadline_s = plan.choice(self._settings(), model).fit.deadline_s
-        try:
-            await prove(manifest, lambda x: self.host.predict(digest, x, deadline_s), timed=False)
-        except AgentError:
-            await self._unload_unused()
-            raise
-
-    async def _unload(self) -> None:
-        async with self._switching:
-            await self._unload_unused()
-
-    async def _unload_unused(self) -> None:
-        """No version stays in the worker that serves nothing."""
-        for digest in self.host.digests() - self.scoring.digests():
-            await self.host.unload(digest)
-
     def _withdraw(self, model: str) -> None:
         self.scoring.deactivate(model)
         self.fallbacks.stand_in(model)
-        self._start(self._unload())
+        self._start(self.switching.unload())
 
     def _quarantined(self, digest: str, reason: str) -> None:
         self.scoring.hold(digest)
