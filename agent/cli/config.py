@@ -4,10 +4,12 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from difflib import unified_diff
+from pathlib import Path
 from typing import Any
 
 from agent.cli.apply import tell
-from agent.cli.args import OK, USAGE, add_daemon, add_json, data_dir, find_socket
+from agent.cli.args import DEGRADED, OK, USAGE, add_daemon, add_json, data_dir, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
 from agent.core.errors import AgentError
@@ -21,6 +23,8 @@ def add(parser: ArgumentParser) -> None:
     what.add_parser("schema", help="JSON Schema, for completion in an editor")
     what.add_parser("reference", help="every setting, as Markdown")
     what.add_parser("manifest", help="JSON Schema of the manifest of a model package")
+    migrate = what.add_parser("migrate", help="what a file of an older version needs, as a patch")
+    migrate.add_argument("file", type=Path, metavar="FILE", help="it is never written to")
     history = what.add_parser("history", help="which configurations ran here; with N: its changes")
     history.add_argument("n", nargs="?", type=int, metavar="N", help="number of one of them")
     rollback = what.add_parser("rollback", help="go back to the configuration before this one")
@@ -31,11 +35,13 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print it; 0, or 78 when there is nothing to go back to."""
+    """Print it; 1 for a patch; 78 for a refused file, or when there is nothing to go back to."""
     if args.what == "history":
         return _history(args)
     if args.what == "rollback":
         return tell(args, ask(find_socket(args), "config.rollback", 60.0, by=args.by))
+    if args.what == "migrate":
+        return _migrate(args.file)
     from agent.config import manifest  # noqa: PLC0415 - pydantic takes its time
     from agent.config.json_schema import schema  # noqa: PLC0415
     from agent.config.reference import page  # noqa: PLC0415
@@ -48,6 +54,32 @@ def run(args: Namespace) -> int:
     else:
         print(page(installed()), end="")
     return OK
+
+
+def _migrate(path: Path) -> int:
+    """The patch, where the file is right with it; 1 when there is one, 0 when there is none."""
+    from agent.config.fragments import fragments  # noqa: PLC0415 - pydantic takes its time
+    from agent.config.load import ConfigProblems, loads_whole, read, sound  # noqa: PLC0415
+    from agent.config.versions import CURRENT, patched  # noqa: PLC0415
+    from agent.plugins import installed  # noqa: PLC0415
+
+    text, catalog, parts = read(path), installed(), fragments(path)
+    sound(text, str(path))
+    new = patched(text)
+    if new == text:
+        print(f"{path}: version {CURRENT}, nothing to do", file=sys.stderr)
+        return OK
+    try:
+        loads_whole(new, str(path), catalog, parts)
+    except ConfigProblems:
+        loads_whole(text, str(path), catalog, parts)  # its own lines, for whoever corrects it
+        raise
+    _patch(text, new, str(path), str(path))
+    print(
+        f"{path} was not changed; `edge-agent config migrate {path} | patch {path}` does it",
+        file=sys.stderr,
+    )
+    return DEGRADED
 
 
 def _history(args: Namespace) -> int:
@@ -74,8 +106,6 @@ def _entries(args: Namespace) -> list[dict[str, Any]]:
 
 def _changes(entries: list[dict[str, Any]], n: int) -> int:
     """The text of entry *n* against the one before it, as a patch."""
-    from difflib import unified_diff  # noqa: PLC0415
-
     before, found = None, None
     for one in entries:
         if one["n"] == n:
@@ -87,11 +117,11 @@ def _changes(entries: list[dict[str, Any]], n: int) -> int:
         print(f"error: there is no configuration {n} (kept: {known})", file=sys.stderr)
         return USAGE
     old = "" if before is None else before["text"]
-    patch = unified_diff(
-        old.splitlines(keepends=True),
-        found["text"].splitlines(keepends=True),
-        "(nothing)" if before is None else f"{before['n']} {before['digest']}",
-        f"{n} {found['digest']}",
-    )
-    sys.stdout.writelines(patch)
+    name = "(nothing)" if before is None else f"{before['n']} {before['digest']}"
+    _patch(old, found["text"], name, f"{n} {found['digest']}")
     return OK
+
+
+def _patch(old: str, new: str, old_name: str, new_name: str) -> None:
+    lines, becomes = (text.splitlines(keepends=True) for text in (old, new))
+    sys.stdout.writelines(unified_diff(lines, becomes, old_name, new_name))

@@ -6,16 +6,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agent.config.crosscheck import crosscheck
-from agent.config.document import parse
+from agent.config.document import Document, parse
 from agent.config.fragments import fragments, joined
 from agent.config.profiles import Profiles, standalone
 from agent.config.report import ConfigProblems, Problem
 from agent.config.schema import Settings
 from agent.config.validation import Validation, placed
+from agent.config.versions import version_problem
 from agent.config.writing import write
 from agent.plugins import Catalog
 
-__all__ = ["ConfigProblems", "Whole", "load", "load_whole", "loads", "loads_whole", "read"]
+__all__ = ["ConfigProblems", "Whole", "load", "load_whole", "loads", "loads_whole", "read", "sound"]
 
 
 def load(path: Path, catalog: Catalog) -> Settings:
@@ -69,14 +70,7 @@ def loads_whole(
     text: str, name: str, catalog: Catalog, parts: Mapping[str, str] = MappingProxyType({})
 ) -> Whole:
     """Like `loads`, with what else was read; *parts* are its fragments: file -> text."""
-    document = parse(text)
-    if document.problems:
-        raise ConfigProblems(name, text, document.problems)
-    if not isinstance(document.data, dict):
-        problem = Problem(
-            "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
-        )
-        raise ConfigProblems(name, text, [problem])
+    document = sound(text, name)
     joined(document, parts)
     if document.problems:
         raise ConfigProblems(name, text, document.problems, parts)
@@ -92,3 +86,19 @@ def loads_whole(
         raise ConfigProblems(name, text, problems, {**parts, **profiles.texts})
     alone = standalone(write(document.data) if parts else text, document.data, profiles)
     return Whole(settings, text, {**parts, **profiles.texts}, alone)
+
+
+def sound(text: str, name: str) -> Document:
+    """*text* as a mapping of a version that is read here; raises `ConfigProblems` otherwise."""
+    document = parse(text)
+    if document.problems:
+        raise ConfigProblems(name, text, document.problems)
+    if not isinstance(document.data, dict):
+        problem = Problem(
+            "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
+        )
+        raise ConfigProblems(name, text, [problem])
+    other = version_problem(document)
+    if other is not None:  # nobody here knows what its settings mean
+        raise ConfigProblems(name, text, [other])
+    return document
