@@ -1,9 +1,13 @@
 """Rings and fleets: who takes a release first, and when it must not go on."""
 
+import json
+
 import pytest
 
-from agent.core.fleet import rings
+from agent.core.fleet import FAILED, rings
 from agent.core.ring import PLACES, place
+from agent.runtime.stages import Stage
+from tests.contracts import SCHEMA
 
 
 def document(*versions, model="bearing", ts="2026-11-23T10:00:00.000000Z", drift=None, error=""):
@@ -74,3 +78,12 @@ def test_models_are_apart_and_one_can_be_asked_for():
     assert (both["bearing"].stale, both["bearing"].without) == (1, 1)
     assert [r.model for r in rings(documents, model="press")] == ["press"]
     assert rings({("b", "p"): document()}) == []
+
+
+def test_the_schema_of_the_documents_has_every_stage():
+    """A stage that a gateway tells is one that consumers were told of, and those that count as
+    failed are among them.
+    """
+    told = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]["stage"]["enum"]
+    assert told == [str(s) for s in Stage]
+    assert set(told) >= FAILED

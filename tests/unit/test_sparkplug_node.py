@@ -12,6 +12,7 @@ from agent.core.batch import Batch, Origin
 from agent.core.ports import Lane, Stored
 from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
+from agent.sinks.sparkplug_device import device_of
 from agent.sinks.sparkplug_node import PIECE, Node
 from tests import sparkplug_proto as proto
 from tests.tools import ManualClock
@@ -319,3 +320,10 @@ def test_the_death_has_the_number_of_its_session_and_no_seq():
     assert not said.HasField("seq")
     assert [(m.name, m.datatype, proto.value(m)) for m in (*said.metrics, birth)] == [
         ("bdSeq", 4, 200)] * 2  # fmt: skip
+
+
+def test_results_of_a_candidate_are_no_metrics_of_what_serves():
+    """A version in shadow has a device of its own, which is born and dies with it."""
+    assert device_of("model/pump1") == "model.pump1"
+    assert device_of("model/pump1~shadow") == "model.pump1.shadow"
+    assert device_of("pump1~slow") == "pump1"
