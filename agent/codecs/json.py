@@ -14,7 +14,7 @@ from agent.codecs.decimals import shortest
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Part, Stored
-from agent.core.quality import Quality, word
+from agent.core.quality import USABLE, Quality, all_good, word
 from agent.core.tag import Tag, TagSet
 from agent.core.texts import Texts
 
@@ -49,8 +49,8 @@ def _head(stored: Stored) -> dict[str, Any]:
 
 def _usual(q: NDArray[np.uint8]) -> int:
     """The most common quality code."""
-    first = int(q.flat[0])
-    return first if (q == first).all() else int(np.bincount(q.ravel()).argmax())
+    codes = q.tobytes()
+    return codes[0] if codes.count(codes[0]) == len(codes) else int(np.bincount(q.ravel()).argmax())
 
 
 def spell(batch: Batch, texts: Texts) -> tuple[dict[int, list[str | None]], NDArray[np.uint8]]:
@@ -122,9 +122,8 @@ def row(stored: Stored, batch: Batch, texts: Texts = _NO_TEXTS, *, compact: bool
     message["ts"] = timestamp(int(batch.t[-1]))
     message["clock"] = stored.clock
     message["q"] = word(usual)
-    bad = q < Quality.UNCERTAIN
-    if bad.any():
-        v = np.where(bad, np.nan, v)
+    if not all_good(q):
+        v = np.where(q < USABLE, np.nan, v)
     values = _natives(batch.tags, shortest(v) if compact else v)
     for i, column in spelled.items():
         values[i] = column[-1]

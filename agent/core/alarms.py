@@ -11,7 +11,7 @@ from agent.core.alarm import AlarmEvent, AlarmSpec, Gate, Kind, bad_alarm, comm_
 from agent.core.alarm_values import AlarmValues
 from agent.core.alarm_votes import Votes
 from agent.core.condition import Condition
-from agent.core.quality import Quality
+from agent.core.quality import USABLE, Quality, all_good
 from agent.core.tag import TagSet
 
 __all__ = ["AlarmEvent", "AlarmSpec", "AlarmTable", "Gate", "Kind", "bad_alarm", "comm_alarm"]
@@ -95,7 +95,9 @@ class AlarmTable:
 
     def _quiet(self, q: NDArray[np.uint8]) -> bool:
         """Only what is Bad is watched, and nothing is Bad or was: the usual case."""
-        if not self._simple or self._state.any() or (q < Quality.UNCERTAIN).any():
+        if not self._simple or self._state.any():
+            return False
+        if not all_good(q) and (q < USABLE).any():
             return False
         self.dead = self._values.dead = False
         return True

