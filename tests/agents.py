@@ -1,9 +1,12 @@
 """What tests of the whole agent share: a gateway on loopback, devices that count, the far end."""
 
+import asyncio
 import json
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -89,6 +92,15 @@ async def told(
 
     await until(look, within_s, lambda: f"{status}\n{agent.tail()}")
     return status
+
+
+async def command(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """One run of the command line against the agent of *config*."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "agent", *words, "-c", str(config)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

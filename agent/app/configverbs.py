@@ -14,6 +14,7 @@ from agent.config.report import conceal
 from agent.core.errors import ConfigError
 from agent.core.requests import Caller, Verb
 from agent.plugins import installed
+from agent.runtime.units import Diff
 from agent.storage.configs import Configs
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ class ConfigVerbs:
             diff = await self._daemon.takeover.take(wish)
         except ConfigError as e:
             return refusal(e)
-        return {
-            "added": diff.added,
-            "changed": diff.changed,
-            "removed": diff.removed,
-            "digest": self._daemon.loaded.digest,
-            "probation": self._daemon.takeover.facts(),
-        }
+        return self._done(diff) | {"probation": self._daemon.takeover.facts()}
 
     async def text(self, _args: Args, _caller: Caller) -> Any:
         """What runs, as one file without what looks like a secret."""
@@ -92,12 +87,11 @@ class ConfigVerbs:
             diff = await self._daemon.takeover.back(why, caller.actor)
         except ConfigError as e:
             return refusal(e)
-        return {
-            "added": diff.added,
-            "changed": diff.changed,
-            "removed": diff.removed,
-            "digest": self._daemon.loaded.digest,
-        }
+        return self._done(diff)
+
+    def _done(self, diff: Diff) -> dict[str, Any]:
+        facts = {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
+        return facts | {"digest": self._daemon.loaded.digest}
 
 
 def refusal(error: ConfigError) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """The whole agent as its operator meets it: start, reload, refusal, last good file, stop."""
 
-import asyncio
 import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -17,7 +14,7 @@ import pytest
 from simulators.agent_process import AgentEnded, AgentProcess
 from simulators.broker import Broker, Collector
 from simulators.modbus_server import ModbusServer, RegisterImage
-from tests.agents import Counting, FarEnd, Manager, configure, device, sink, told
+from tests.agents import Counting, FarEnd, Manager, command, configure, device, sink, told
 from tests.tools import until
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -60,15 +57,6 @@ def journal(folder, sql):
     """What the journal in *folder* answers, also while the agent runs."""
     with closing(sqlite3.connect(f"file:{folder}/data/journal.db?mode=ro", uri=True)) as db:
         return db.execute(sql).fetchall()
-
-
-async def command(config, *words):
-    """One run of the command line against the agent of *config*."""
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "agent", *words, "-c", str(config)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
 
 
 async def test_what_a_consumer_needs_is_retained_and_comes_first(tmp_path):

@@ -3,24 +3,13 @@
 import asyncio
 import json
 import socket
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 
 import pytest
 
 from simulators.agent_process import AgentProcess
 from simulators.modbus_server import ModbusServer
-from tests.agents import Counting, configure, device, told
-
-
-async def command(config, *words):
-    """One run of the command line against the agent of *config*."""
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "agent", *words, "-c", str(config)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+from tests.agents import Counting, command, configure, device, told
 
 
 @asynccontextmanager
