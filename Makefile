@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
-	@test -d build/peers || ! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --omit=optional --prefix build/peers jsmodbus@5 modbus-serial@8 || echo "without the peers in JavaScript"
+	@test -d build/peers || ! command -v npm >/dev/null || timeout 180 npm install --silent --no-audit --no-fund --omit=optional --prefix build/peers jsmodbus@5 modbus-serial@8 || echo "without the peers in JavaScript"
 	touch $@
 
 check: setup
