@@ -117,7 +117,7 @@ class Steps:
         return True
 
     async def _reject(self, turn: Turn, error: PermanentError) -> None:
-        turn.one.refused[turn.digest] = error
+        turn.one.refused[turn.digest] = turn.one.standing = error
         version = self._releases.get(turn.name).candidate
         if version is not None and version.digest == turn.digest:
             await self._move(turn, Stage.REJECTED, str(error))

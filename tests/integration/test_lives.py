@@ -120,6 +120,8 @@ async def test_a_version_that_cries_in_shadow_is_rejected_for_good(registry, doc
         assert (b.serving(), b.entry()["candidate"]) == ("1", None)
         assert "[E656]" in b.entry()["last_error"]
         assert "flags 100 % of the windows, what serves 0 %" in b.entry()["last_error"]
+        assert not await b.poll()  # the registry has nothing new: the reason stands
+        assert "[E656]" in b.rollout.trouble("m")
         await b.start()
         assert not await b.poll()
         assert (b.stage("2"), "[E656]" in b.entry()["last_error"]) == ("rejected", True)
