@@ -93,8 +93,8 @@ class Ends:
 
     async def _tell_states(self, name: str, sink: Sink) -> None:
         daemon = self._daemon
-        documents, state = daemon.models.states.documents, daemon.store.state
-        await state_documents.tell(documents, name, sink, state, daemon.clock)
+        states, state = daemon.models.states, daemon.store.state
+        await state_documents.tell(states, name, sink, state, daemon.clock)
 
     def _thin(self, section: Any, budget: Budget | None) -> Thin | None:
         """What the sink leaves out; None when that is nothing."""

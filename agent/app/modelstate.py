@@ -49,20 +49,27 @@ class ModelStates:
 
     # Documents
 
-    def documents(self) -> Mapping[str, Facts]:
-        """Instance -> its document, as docs/topics.md has it, without its time."""
+    def outlines(self) -> Mapping[str, Facts]:
+        """Instance -> its document without what grows with every window."""
         models = self._settings().models.items()
         return {i: self._document(name, i) for name, model in models for i in model.instances}
 
-    def _document(self, model: str, instance: str) -> Facts:
+    def document(self, instance: str) -> Facts | None:
+        """The whole document, as docs/topics.md has it, without its time; None when it is gone."""
+        for name, model in self._settings().models.items():
+            if instance in model.instances:
+                return self._document(name, instance, whole=True)
+        return None
+
+    def _document(self, model: str, instance: str, *, whole: bool = False) -> Facts:
         release = self._release(model)
         serving, candidate, previous = release.serving, release.candidate, release.previous
         lane = self._scoring.lanes.get(instance)
         return {
             "model": model,
             "instance": instance,
-            "serving": None if serving is None or lane is None else _side(serving, lane),
-            "candidate": None if candidate is None else self._candidate(candidate, instance),
+            "serving": _side(serving, lane, whole=whole) if serving and lane else None,
+            "candidate": self._candidate(candidate, instance, whole=whole) if candidate else None,
             "previous": None if previous is None else _version(previous),
             "versions": [_version(v) for v in release.versions[-VERSIONS:]],
             "pinned": bool(release.pinned),
@@ -71,9 +78,11 @@ class ModelStates:
             "error": self._trouble(model) or ("" if lane is None else lane.error),
         }
 
-    def _candidate(self, version: Version, instance: str) -> Facts:
+    def _candidate(self, version: Version, instance: str, *, whole: bool) -> Facts:
         lane, agreed = self._shadow.scoring.lanes.get(instance), self._shadow.agreement(instance)
-        agreement = None
+        facts, agreement = _side(version, lane, whole=whole), None
+        if not whole:
+            return facts
         if agreed is not None:
             agreement = {
                 "windows": agreed.windows,
@@ -81,7 +90,7 @@ class ModelStates:
                 "only_serving": agreed.only_serving,
                 "only_candidate": agreed.only_candidate,
             }
-        return _side(version, lane) | {"agreement": agreement}
+        return facts | {"agreement": agreement}
 
     def _drift(self, instance: str) -> Facts | None:
         known = self._verdict(instance)
@@ -98,18 +107,19 @@ class ModelStates:
     async def run(self) -> None:
         """Keep the numbers of both roles, for ever."""
         while True:
-            self.count()
+            await self.count()
             await asyncio.sleep(COUNT_S)
 
-    def count(self) -> None:
+    async def count(self) -> None:
         """What versions have shown, as ``model/INSTANCE.*`` and ``shadow/model/INSTANCE.*``.
 
         A number appears when it is first more than nothing, and ends as unknown.
         """
         found: dict[str, float] = {}
-        for lane in self._scoring.lanes.values():
+        for lane in list(self._scoring.lanes.values()):
             found |= _numbers(f"model/{lane.plan.instance}", lane)
-        for instance, lane in self._shadow.scoring.lanes.items():
+            await asyncio.sleep(0)  # a hundred of them take some milliseconds
+        for instance, lane in list(self._shadow.scoring.lanes.items()):
             name, agreed = f"{NAMED}model/{instance}", self._shadow.agreement(instance)
             found |= _numbers(name, lane)
             if agreed is not None and agreed.windows:
@@ -140,11 +150,13 @@ def _version(version: Version) -> Facts:
     }
 
 
-def _side(version: Version, lane: Lane | None) -> Facts:
-    """A version and what it shows on one machine; None where it scores nothing there."""
+def _side(version: Version, lane: Lane | None, *, whole: bool) -> Facts:
+    """A version, and where *whole* what it shows on one machine; None where it scores nothing."""
+    facts = _version(version) | {"reason": version.reason}
+    if not whole:
+        return facts
     mine = lane is not None and lane.origin.digest == version.digest
-    shown = _shown(lane.tally.evidence()) if lane is not None and mine else None
-    return _version(version) | {"reason": version.reason, "evidence": shown}
+    return facts | {"evidence": _shown(lane.tally.evidence()) if lane and mine else None}
 
 
 def _shown(evidence: Evidence) -> Facts:

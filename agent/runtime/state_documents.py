@@ -1,8 +1,8 @@
 """One retained document for each model instance, kept true at every broker."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from agent.codecs.json import timestamp
 from agent.core.ports import Clock, Sink, StateStore
@@ -15,16 +15,23 @@ EVIDENCE_S: Final = 300.0
 
 NAMESPACE: Final = "state_documents"
 
-Documents = Mapping[str, Mapping[str, Any]]
-"""Instance -> its document, without ``ts``; what grows with every window stands under
-``evidence`` and ``agreement``.
-"""
+Facts = Mapping[str, Any]
 
-_GROWING: Final = frozenset({"evidence", "agreement"})
+
+class Documents(Protocol):
+    """Who knows the instances."""
+
+    def outlines(self) -> Mapping[str, Facts]:
+        """Instance -> its document without what grows with every window."""
+        ...
+
+    def document(self, instance: str) -> Facts | None:
+        """The whole document, without ``ts``; None when a reload has taken the instance away."""
+        ...
 
 
 async def tell(
-    documents: Callable[[], Documents],
+    documents: Documents,
     name: str,
     sink: Sink,
     state: StateStore,
@@ -35,17 +42,22 @@ async def tell(
 
     The document of an instance that is gone is taken back, also after a restart.
     """
-    told: dict[str, Mapping[str, Any]] = {}
+    told: dict[str, tuple[Facts, Facts]] = {}
     at_s: dict[str, float] = {}
     known = set(state.get(NAMESPACE, name) or ())
     while True:
-        now = documents()
-        for instance, document in now.items():
-            if not _due(told.get(instance), document, clock.mono_s() - at_s.get(instance, 0.0)):
+        now = documents.outlines()
+        for instance, outline in now.items():
+            outlined, whole = told.get(instance, (None, None))
+            if outline == outlined and clock.mono_s() - at_s[instance] < EVIDENCE_S:
                 continue
-            facts = {"ts": timestamp(clock.wall_ns()), **document}
-            await sink.publish_facts(f"_model/{instance}/state", facts, retain=True)
-            told[instance], at_s[instance] = document, clock.mono_s()
+            document, at_s[instance] = documents.document(instance), clock.mono_s()
+            if document is None:
+                continue
+            if document != whole:
+                facts = {"ts": timestamp(clock.wall_ns()), **document}
+                await sink.publish_facts(f"_model/{instance}/state", facts, retain=True)
+            told[instance] = outline, document
         for instance in known - now.keys():
             await sink.publish_facts(f"_model/{instance}/state", None, retain=True)
             told.pop(instance, None)
@@ -53,16 +65,3 @@ async def tell(
             known = set(now)
             state.set(NAMESPACE, name, sorted(known))
         await asyncio.sleep(look_s)
-
-
-def _due(told: Mapping[str, Any] | None, document: Mapping[str, Any], age_s: float) -> bool:
-    if told is None or _lasting(told) != _lasting(document):
-        return True
-    return age_s >= EVIDENCE_S and told != document
-
-
-def _lasting(value: Any) -> Any:
-    """*value* without what grows with every window."""
-    if isinstance(value, Mapping):
-        return {k: _lasting(v) for k, v in value.items() if k not in _GROWING}
-    return value

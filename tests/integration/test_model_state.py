@@ -53,11 +53,16 @@ async def told(b):
     """A far end that is told for as long as it is there."""
     far, state = Far(), b.daemon.store.state
 
-    def documents():
-        far.looks += 1
-        return b.daemon.models.states.documents()
+    class Counted:
+        """The documents, and how often somebody has looked."""
 
-    telling = asyncio.create_task(tell(documents, "far", far, state, b.clock, 0.01))
+        document = b.daemon.models.states.document
+
+        def outlines(self):
+            far.looks += 1
+            return b.daemon.models.states.outlines()
+
+    telling = asyncio.create_task(tell(Counted(), "far", far, state, b.clock, 0.01))
     yield far
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
@@ -110,12 +115,12 @@ async def test_what_grows_with_every_window_is_no_change(b):
         b.clock.advance(EVIDENCE_S)
         await until(lambda: stands(far)["serving"]["evidence"]["windows"] == 16)
         assert far.told == count + 1
-    b.daemon.models.states.count()
+    await b.daemon.models.states.count()
     assert "model/pump1.flagged" not in b.daemon.stats.values
     b.fed = 5000
     b.feed(10)
     await b.scored(b.fed)
-    b.daemon.models.states.count()
+    await b.daemon.models.states.count()
     assert b.count("model/pump1.flagged") == 10
 
 
@@ -136,10 +141,10 @@ async def test_a_candidate_is_told_beside_what_serves(b):
         "windows": 6, "same": 6, "only_serving": 0, "only_candidate": 0,
     }  # fmt: skip
     assert candidate["evidence"]["windows"] == 6
-    b.daemon.models.states.count()
+    await b.daemon.models.states.count()
     assert b.count("shadow/model/pump1.agreement_percent") == 100.0
     await b.daemon.models.shadow.stop(artifact.digest)
-    b.daemon.models.states.count()
+    await b.daemon.models.states.count()
     assert np.isnan(b.count("shadow/model/pump1.agreement_percent"))
 
 
