@@ -18,6 +18,9 @@ from tests.tools import until
 
 V1, V2, V3 = (models.with_metadata(models.tiny(), v=str(v)) for v in (1, 2, 3))
 KEY = Key.new()
+X86 = pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="integer division traps on x86 only"
+)
 SHORT = {"shadow": "1ms", "shadow_windows": 10, "probation": "1ms", "backtest": "0s"}
 
 
@@ -173,6 +176,34 @@ async def test_a_version_on_probation_is_rolled_back(registry, doc, model, why):
         b.feed(1)
         await b.scored(b.fed)
         assert b.results()[-1][2] == "1"
+
+
+@X86
+@pytest.mark.parametrize(("shadow", "stage"), [("1h", "rejected"), ("0s", "rolled_back")])
+async def test_a_version_that_crashes(registry, doc, shadow, stage):
+    """In shadow it is rejected, on probation rolled back; version 1 misses no window."""
+    doc["rollout"] = SHORT | {"shadow": shadow}
+    async with one_active(registry, doc) as b:
+        doc["rollout"] = SHORT | {"shadow": shadow, "probation": "1h"}
+        b.reload(rollout=doc["rollout"])
+        await b.start()
+        registry.publish("m", "2", models.crash(limit=1e5))
+        assert await b.poll() == (shadow == "0s")
+        await b.tend()
+        b.fed = max(b.fed, 30_000)
+        b.feed(10)
+        await b.scored(b.fed)
+
+        async def ended():
+            await b.tend()
+            return b.stage("2") == stage
+
+        await until(ended, 20, lambda: str(b.entry()))
+        b.feed(1)
+        await b.scored(b.fed)
+        assert (b.serving(), b.results()[-1][2]) == ("1", "1")
+        rows = [row for row, *_ in b.results() if row > 30_000]
+        assert rows == list(range(30_001, b.fed + 1))
 
 
 async def test_bad_input_stops_the_clock_and_blames_nobody(registry, doc):
