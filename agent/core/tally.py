@@ -33,7 +33,7 @@ class Tally:
         reference: Reference | None = None,
     ) -> None:
         self.output, self.decision, self._reference = output, decision, reference
-        self._flags = None if decision is None else Decider(decision)
+        self._flags, self._calm = None if decision is None else Decider(decision), 0
         self._windows = self._non_finite = self._flagged = self._misses = self._crashes = 0
         self._constant = self._bad_inputs = self._first_ns = self._last_ns = 0
         self._n, self._total, self._squares = 0, 0.0, 0.0
@@ -97,9 +97,18 @@ class Tally:
         return told
 
     def _flagged_of(self, cuts: Sequence[Cut], scores: Floats) -> list[bool]:
-        """Would the alarm stand after each of them."""
-        if self._flags is None:
+        """Would the alarm stand after each of them.
+
+        Once as many calm scores have gone by as it votes over, another one changes nothing.
+        """
+        d = self.decision
+        if d is None or self._flags is None:
             return [False] * len(cuts)
+        below = d.above if d.off is None else d.off
+        calm = bool((scores <= below).all()) and all(c.quality in _SOUND for c in cuts)
+        if calm and self._calm >= d.of[1]:
+            return [False] * len(cuts)
+        self._calm = self._calm + len(cuts) if calm else 0
         found: list[bool] = self._flags(
             scores, np.array([c.quality for c in cuts], np.uint8)
         ).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.core.decision import Decision
+from agent.core.decision import Decision, flags
 from agent.core.evidence import Evidence
 from agent.core.quality import Quality
 from agent.core.reference import reference
@@ -62,6 +62,26 @@ def test_flags_are_those_of_the_alarm():
     for i, score in enumerate(scores):
         tally.scored([cut(i + 1, i)], np.array([[score]], float))
     assert whole.flagged == tally.evidence().flagged == 4
+
+
+@pytest.mark.parametrize("off", [None, 1.0])
+@pytest.mark.parametrize("of", [(1, 1), (2, 3), (3, 5)])
+def test_flags_are_the_same_however_the_scores_come_in(off, of):
+    """One by one, where most of them are calm and change nothing, and all at once; with windows
+    that count for nothing in between.
+    """
+    rng = np.random.default_rng(3)
+    scores = np.where(rng.random(2000) < 0.9, rng.normal(0.0, 1.0, 2000), 3.0)
+    qualities = rng.choice([192, 84, 68, 24, 40], 2000, p=[0.9, 0.04, 0.02, 0.02, 0.02])
+    cuts = [cut(i + 1, i, q) for i, q in enumerate(qualities)]
+    scores[qualities < 64] = np.nan
+    decision = Decision("score", 2.0, off=off, of=of)
+    expected = flags(scores, decision, qualities.astype(np.uint8))
+    tally = Tally(decision=decision)
+    for i, score in enumerate(scores):
+        tally.scored(cuts[i : i + 1], np.array([[score]]))
+    sound = np.isin(qualities, [192, 84])
+    assert tally.evidence().flagged == expected[sound].sum() > 10
 
 
 def test_a_machine_that_stood_begins_its_votes_anew():
