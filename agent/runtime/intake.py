@@ -138,11 +138,12 @@ class Intake:
         path = self._artifacts.path(offer.sha256) or Path()
         return await self.describe(replace(artifact, path=path), believed)
 
-    async def local(self, name: str, file: Path) -> Artifact:
+    @asynccontextmanager
+    async def local(self, name: str, file: Path) -> AsyncIterator[Artifact]:
         """The operator's file, copied into the store: later changes to it do no harm.
 
-        Its version is the first 12 digits of its SHA-256, its release 0. Call it while
-        `keeping` nothing; keep its digest until it is written down.
+        Its version is the first 12 digits of its SHA-256, its release 0. It is kept meanwhile:
+        write down before the end what is to stay.
         """
         data = await asyncio.to_thread(bounded, name, file)
         digest = await asyncio.to_thread(_sha256, data)
@@ -153,7 +154,7 @@ class Intake:
             except PermanentError:
                 await self._room(name, len(data))
                 await asyncio.to_thread(self._copy, name, data, digest)
-        return Artifact(name, digest[:12], 0, digest, self._artifacts.path(digest) or Path())
+            yield replace(artifact, path=self._artifacts.path(digest) or Path())
 
     @asynccontextmanager
     async def keeping(self, digest: str) -> AsyncIterator[None]:
@@ -165,10 +166,10 @@ class Intake:
         finally:
             self._under_way[digest] -= 1
 
-    async def collect(self, keep: Collection[str]) -> None:
-        """Delete every file that is neither in *keep* nor under way."""
+    async def collect(self, keep: Callable[[], Collection[str]]) -> None:
+        """Delete every file that is neither in *keep*, asked when it is time, nor under way."""
         async with self._disk:
-            kept = set(keep) | {d for d, n in self._under_way.items() if n > 0}
+            kept = set(keep()) | {d for d, n in self._under_way.items() if n > 0}
             gone = await asyncio.to_thread(self._artifacts.collect, kept)
             await asyncio.to_thread(self._collect_parts, kept)
         if gone:

@@ -40,16 +40,15 @@ class Offers:
         self, one: Watched, choice: ModelChoice, file: Path, actor: str
     ) -> bool:
         """Take the local file if its content is not what serves."""
-        artifact = await self._intake.local(choice.name, file)
-        one.last_check_ns = self._clock.wall_ns()
-        one.standing = None
-        if artifact.digest == one.serving:
-            return False
-        release = self._releases.get(one.name)
-        error = None if actor != AGENT else one.decided(release, artifact.digest, artifact.version)
-        if error is not None:
-            raise error
-        async with self._intake.keeping(artifact.digest):
+        async with self._intake.local(choice.name, file) as artifact:
+            one.last_check_ns = self._clock.wall_ns()
+            one.standing = None
+            if artifact.digest == one.serving:
+                return False
+            release = self._releases.get(one.name)
+            error = one.decided(release, artifact.digest, artifact.version)
+            if error is not None and actor == AGENT:
+                raise error
             await self._found(one, artifact, actor)
             await self._verified(one, artifact, actor)
             return await self._steps.advance(one, choice, actor)

@@ -227,7 +227,7 @@ class Service:
     async def collect(self, one: Watched) -> None:
         """Delete the files of versions that nobody can go back to."""
         await self._releases.put(one.name, self._releases.get(one.name).tidied(one.choice.keep))
-        await self._intake.collect(self._releases.digests())
+        await self._intake.collect(self._releases.digests)
 
 
 def _digest(release: Release) -> str:
