@@ -18,6 +18,7 @@ from simulators.broker import Broker
 from simulators.mlflow_server import MlflowServer
 from simulators.packages import Key, evenly, keyring, released, time
 from simulators.plant import SENSORS, Event, Plant, Timeline
+from simulators.registry_server import RegistryServer
 from simulators.tracking import Tracking
 from simulators.trainer import Trainer, listen, packaged
 from tests.tools import ManualClock, until
@@ -139,3 +140,17 @@ async def test_a_sample_that_was_changed_trains_nothing(tmp_path):
     with pytest.raises(PermanentError, match="not the sample"):
         await Trainer(tmp_path / "registry", tmp_path, key.seed).answer(event)
     assert packaged(tmp_path / "registry", NAME, "1.0.0").release == 1
+
+
+async def test_a_sample_that_was_uploaded_is_fetched(tmp_path):
+    """Where the webhook has put it; its bytes must be the ones of the event all the same."""
+    key = Key.new()
+    await first_version(tmp_path / "registry", key, plant_rows(300))
+    event = stale_event(tmp_path, plant_rows(300, Event(0.0, 0, "duty")))
+    path = tmp_path / event["sample"]["file"]
+    with RegistryServer() as server:
+        server.publish("samples", "1", path.read_bytes())
+        path.unlink()
+        event["sample"]["url"] = f"{server.url}/samples/samples-1.onnx"
+        found = await Trainer(tmp_path / "registry", tmp_path / "far", key.seed).answer(event)
+    assert (found.release, found.best) == (2, found.trials[0])
