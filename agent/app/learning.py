@@ -114,16 +114,21 @@ class Learning:
 
     def table(self) -> dict[str, Verb]:
         """The verbs about learning."""
-        return {"models.learn": Verb(self._asked, admin=True, remote=True)}
+        return {
+            "models.learn": Verb(self._asked, admin=True, remote=True),
+            "models.learning": Verb(self._told, remote=True),
+        }
 
     async def _asked(self, args: Mapping[str, Any], caller: Caller) -> Any:
-        """``name`` from ``for_s`` seconds of healthy rows; without ``for_s`` how far it is."""
-        name, for_s = str(args.get("name", "")), args.get("for_s")
-        if for_s is None:
-            return self.facts(name)
+        """``name`` from ``for_s`` seconds of healthy rows."""
+        for_s = args.get("for_s")
         if isinstance(for_s, bool) or not isinstance(for_s, int | float):
             raise PermanentError("for how long?", fix="Give `for_s`, in seconds.", code="E699")
-        return await self.start(name, float(for_s), caller.actor)
+        return await self.start(str(args.get("name", "")), float(for_s), caller.actor)
+
+    async def _told(self, args: Mapping[str, Any], _caller: Caller) -> Any:
+        """How far ``name`` is."""
+        return self.facts(str(args.get("name", "")))
 
     # What stands against the rows of a machine
 

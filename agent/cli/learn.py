@@ -32,8 +32,11 @@ def add(actions: Any) -> None:
 def run(args: Namespace) -> int:
     """Begin, or ask how far it is; 1 when nothing could be learned."""
     path = find_socket(args)
-    wanted = {} if args.for_s is None else {"for_s": args.for_s}
-    answer: Any = ask(path, "models.learn", name=args.name, **wanted)
+    answer: Any = (
+        _asked(path, args.name)
+        if args.for_s is None
+        else ask(path, "models.learn", name=args.name, for_s=args.for_s)
+    )
     while args.wait and answer.get("learning") == "collecting":
         print(_line(answer), end="\r", file=sys.stderr, flush=True)
         time.sleep(_LOOK_S)
@@ -43,7 +46,7 @@ def run(args: Namespace) -> int:
 
 
 def _asked(path: Path, name: str) -> Any:
-    return ask(path, "models.learn", name=name)
+    return ask(path, "models.learning", name=name)
 
 
 def _line(answer: dict[str, Any]) -> str:
