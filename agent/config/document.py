@@ -28,6 +28,9 @@ class Hex(int):
         made.text = text
         return made
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.text,)
+
     def __str__(self) -> str:
         return self.text
 
