@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,8 +45,12 @@ class Loaded:
     @property
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the file, and of all that it is made of."""
-        texts = [self.whole.text, *self.whole.others.values()]
-        return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+        return digest_of([self.whole.text, *self.whole.others.values()])
+
+
+def digest_of(texts: Sequence[str]) -> str:
+    """The digest of a file and of all that it is made of, in the order in which it is read."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def accept(path: Path) -> Loaded:

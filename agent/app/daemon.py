@@ -17,6 +17,7 @@ from agent.app.books import Books
 from agent.app.boot import Loaded, boot
 from agent.app.ends import Ends
 from agent.app.models import Models
+from agent.app.ondisk import OnDisk
 from agent.app.takeover import Ending, Takeover, Wish
 from agent.app.verbs import commands, verbs
 from agent.config import crosscheck, renames
@@ -108,6 +109,7 @@ class Daemon:
         self.commands = commands(self, self.verbs)
         self.pulse = Pulse(clock, stats, self._hangs)
         self.takeover = Takeover(self)
+        self.on_disk = OnDisk(lambda: self.loaded)
         self._wiring = Wiring()
         self.ends = Ends(self)
         self.sources, self.uplinks = self.ends.sources, self.ends.uplinks

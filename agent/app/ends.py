@@ -112,6 +112,7 @@ class Ends:
         journal = self._daemon.store.journal
         return {
             "config": self._daemon.loaded.digest,
+            "changed_on_disk": self._daemon.on_disk.changed,
             "version": __version__,
             "clock": self._daemon.clock.state,
             "durable": journal.durable,

@@ -167,6 +167,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         Unit("fallbacks", Layer.MODEL, None, daemon.models.fallbacks.scoring.run),
         Unit("control", Layer.JOB, None, daemon.control.run),
         Unit("housekeeping", Layer.JOB, None, daemon.housekeeping),
+        Unit("on-disk", Layer.JOB, None, daemon.on_disk.run),
         Unit("source/agent", Layer.SOURCE, settings.self_, daemon.ends.internal(settings.self_)),
     ]
     wanted.append(Unit("overrides", Layer.JOB, None, daemon.overrides.run))

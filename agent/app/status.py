@@ -30,6 +30,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "digest": daemon.loaded.digest,
             "loaded_at": daemon.loaded_ns,
             "last_good": daemon.loaded.last_good,
+            "changed_on_disk": daemon.on_disk.changed,
             "probation": daemon.takeover.facts(),
         },
         "clock": {"state": daemon.clock.state, "wall_ns": now_ns},

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from agent.cli.table import age, number, table, when
@@ -86,7 +86,20 @@ def _head(s: Facts, paint: _Paint) -> str:
         f"config {config.get('path', '?')}  {str(config.get('digest', '?'))[:12]}"
         f"  loaded {when(config.get('loaded_at'))}{good}"
     )
-    return "\n".join([first, second, "  ".join(facts)])
+    more = (paint(text, _YELLOW) for text in _config_news(config))
+    return "\n".join([first, second, "  ".join(facts), *more])
+
+
+def _config_news(config: Facts) -> Iterator[str]:
+    """What is not settled about the configuration."""
+    if on := config.get("probation"):
+        by = f", asked for by {on['by']}" if on.get("by") else ""
+        yield (
+            f"the configuration is on probation for another {age(on.get('left_s'))}{by}; "
+            f"if something fares worse, {on.get('comes_back')} comes back"
+        )
+    if config.get("changed_on_disk"):
+        yield "the file on the disk is not the one that runs: see edge-agent plan"
 
 
 def _reasons(reasons: Sequence[str], paint: _Paint) -> str:
@@ -166,12 +179,22 @@ def _models(models: Mapping[str, Facts], paint: _Paint) -> str:
             " ".join(f"{k}={number(v)}" for k, v in (m.get("last_score") or {}).items()) or "-",
             number(m.get("runs")),
             number(m.get("p99_ms")),
+            _drift(m.get("drift"), paint),
             str(m.get("error") or "")[:_ERROR_WIDTH],
         ]
         for name, m in models.items()
     ]
-    head = ["MODEL", "VERSION", "STATE", "LAST SCORE", "RUNS", "P99 ms", "ERROR"]
+    head = ["MODEL", "VERSION", "STATE", "LAST SCORE", "RUNS", "P99 ms", "DRIFT", "ERROR"]
     return table(head, rows) if rows else ""
+
+
+def _drift(drift: Facts | None, paint: _Paint) -> str:
+    """The verdict; of a stale model why."""
+    if drift is None:
+        return "-"
+    verdict = str(drift.get("verdict", "?"))
+    reasons = ", ".join(drift.get("reasons", ()))
+    return paint(f"{verdict} ({reasons})", _RED) if reasons else verdict.replace("_", " ")
 
 
 def _uplink(sinks: Mapping[str, Facts], paint: _Paint) -> str:

@@ -4,12 +4,19 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
+from unicodedata import east_asian_width
 
 Facts = Mapping[str, Any]
 
 _UNIT: Final = re.compile("_n?s$")
 """Of a key: its cells are told with a unit of their own, or as a time."""
+
+
+_COLOUR: Final = re.compile("\x1b[^m]*m")
+_UTC: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+"""A time as messages and files have it; a screen shows the local one."""
 
 
 def records(rows: Sequence[Facts], empty: str) -> str:
@@ -61,10 +68,11 @@ def exact(value: Any) -> str:
 
 
 def when(ns: Any) -> str:
-    """Local time of *ns* since the epoch, to the second; ``-`` for nothing."""
+    """Local time of *ns* since the epoch, to the second, with its offset; ``-`` for nothing."""
     if not isinstance(ns, (int, float)) or not ns:
         return "-"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns / 1e9))
+    zone = time.strftime("%z", at := time.localtime(ns / 1e9))
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', at)} {zone[:3]}:{zone[3:]}"
 
 
 def _cell(key: str, value: Any) -> str:
@@ -76,20 +84,15 @@ def _cell(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if key in ("digest", "sha256"):
         return str(value or "-")[:12]
+    if isinstance(value, str) and _UTC.fullmatch(value):
+        return when(datetime.fromisoformat(value).timestamp() * 1e9)
     if isinstance(value, (list, tuple)):
         return ", ".join(str(v) for v in value) or "-"
     return number(value)
 
 
 def _width(cell: str) -> int:
-    if "\x1b" not in cell:
+    """Columns on the screen: colours take none, letters such as ``한`` two."""
+    if cell.isascii() and "\x1b" not in cell:
         return len(cell)
-    width, inside = 0, False
-    for c in cell:
-        if c == "\x1b":
-            inside = True
-        elif inside:
-            inside = c != "m"
-        else:
-            width += 1
-    return width
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in _COLOUR.sub("", cell))

@@ -101,6 +101,7 @@ class _Numbers(Collector):
         self._state("degraded", status["state"] == "degraded")
         self._state("uptime_seconds", status["uptime_s"])
         self._state("config_last_good", config["last_good"])
+        self._state("config_changed_on_disk", config["changed_on_disk"])
         self._state("config_on_probation", config["probation"] is not None)
         self._state("config_loaded_timestamp_seconds", config["loaded_at"] / 1e9)
         self._state("journal_holds_seconds", None if holds_h is None else 3600 * holds_h)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -353,3 +354,32 @@ def test_check_tells_what_the_flash_will_bear(tmp_path, capsys):
             measured, rel=0.34
         )
         assert ("W304" in said) is (code == 1)
+
+
+def test_the_page_shows_what_is_not_settled():
+    """Probation, a file that is not what runs, the verdict on a model's drift and why."""
+    config = STATUS["config"] | {
+        "probation": {"by": "uid:0", "left_s": 42.0, "comes_back": "aa11bb22cc33"},
+        "changed_on_disk": True,
+    }
+    model = STATUS["models"]["pump1"] | {"drift": {"verdict": "stale", "reasons": ["drift", "age"]}}
+    text = page(STATUS | {"config": config, "models": {"pump1": model}}, colours=False)
+    assert "on probation for another 42 s, asked for by uid:0" in text
+    assert "aa11bb22cc33 comes back" in text
+    assert "edge-agent plan" in text
+    assert "stale (drift, age)" in text
+
+
+def test_a_screen_shows_local_time_with_its_offset(monkeypatch):
+    """Also of a time that was told in UTC; columns line up under letters of double width."""
+    monkeypatch.setenv("TZ", "Asia/Seoul")
+    time.tzset()
+    try:
+        rows = [{"name": "펌프 한글", "last_check": "2026-11-25T08:57:14Z"},
+                {"name": "pump °C µm", "at_ns": NOW_NS}]  # fmt: skip
+        lines = records(rows, "").splitlines()
+        assert lines[1] == "펌프 한글   2026-11-25 17:57:14 +09:00  -"
+        assert lines[2] == "pump °C µm  -                           2023-11-15 07:13:20 +09:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

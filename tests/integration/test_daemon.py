@@ -183,9 +183,11 @@ async def test_the_last_good_file_runs_when_the_file_is_broken(tmp_path):
             status = await told(agent, lambda s: "count/n" in s["tags"])
             assert status["config"] | {"digest": digest, "last_good": True} == status["config"]
             assert "last good" in status["reasons"][0]
+            assert status["config"]["changed_on_disk"]
             assert "config.last_good" in agent.tail(100_000)
             done = await command(config, "status")
             assert (done.returncode, "last good one" in done.stdout) == (1, True)
+            assert "not the one that runs" in done.stdout
             config.write_text(good, encoding="utf-8")
             assert (await command(config, "reload")).returncode == 0
             await told(agent, lambda s: s["state"] == "running" and not s["config"]["last_good"])

@@ -52,7 +52,7 @@ export function configView(main) {
     const c = agent.state?.config;
     if (!c) return;
     const on = c.probation ? ` | ${word("probation")}: ${age(c.probation.left_s)}` : "";
-    facts.textContent = `${c.path} | ${word("digest")} ${c.digest} | ${when(c.loaded_at)}${c.last_good ? ` | ${word("last_good")}` : ""}${on}`;
+    facts.textContent = `${c.path} | ${word("digest")} ${c.digest} | ${when(c.loaded_at)}${c.last_good ? ` | ${word("last_good")}` : ""}${c.changed_on_disk ? ` | ${word("changed_on_disk")}` : ""}${on}`;
   };
 }
 

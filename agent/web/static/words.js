@@ -22,7 +22,7 @@ const WORDS = {
     admin: "admin", from: "From", to: "To", csv: "CSV", parquet: "Parquet", bundle: "Diagnostic bundle",
     bundleText: "What helps to find a fault, without secrets.", exportText: "Samples of tags out of the journal.",
     sure: "Are you sure?", yes: "Yes", why: "Why", read: "Read now", warnings: "Not to forget", drift: "Drift",
-    maintenance: "Out of service 1 h", last_good: "runs the last good configuration", cpu: "CPU", memory: "Memory",
+    maintenance: "Out of service 1 h", last_good: "runs the last good configuration", changed_on_disk: "the file on the disk is another one", cpu: "CPU", memory: "Memory",
     versions: "Versions under way", candidate: "Candidate", lastCheck: "Last look",
   },
   ko: {
@@ -47,7 +47,7 @@ const WORDS = {
     admin: "관리자", from: "부터", to: "까지", csv: "CSV", parquet: "Parquet", bundle: "진단 묶음",
     bundleText: "고장 원인을 찾는 데 필요한 것. 비밀 정보는 없습니다.", exportText: "저널에 있는 태그 값.",
     sure: "계속할까요?", yes: "예", why: "이유", read: "지금 읽기", warnings: "잊지 말 것", drift: "드리프트",
-    maintenance: "1시간 정비", last_good: "마지막 정상 설정으로 실행 중", cpu: "CPU", memory: "메모리",
+    maintenance: "1시간 정비", last_good: "마지막 정상 설정으로 실행 중", changed_on_disk: "디스크의 파일이 실행 중인 설정과 다릅니다", cpu: "CPU", memory: "메모리",
     versions: "진행 중인 버전", candidate: "후보", lastCheck: "최근 확인",
   },
 };
