@@ -93,7 +93,7 @@ def booted(tree: Path, folder: Path, binds: list[str]) -> Iterator[Machine]:
 def checkout(folder: Path, files: dict[str, str]) -> list[str]:
     """The checkout with its interpreter and its packages, read-only, under /opt and /usr/bin.
 
-    *files* appear inside, executable.
+    *files* appear inside, those of /usr/bin executable.
     """
     etc = folder / "etc"
     etc.mkdir()
@@ -123,7 +123,7 @@ def checkout(folder: Path, files: dict[str, str]) -> list[str]:
 def _file(folder: Path, place: str, text: str) -> str:
     ours = folder / place.strip("/").replace("/", "_")
     ours.write_text(text)
-    ours.chmod(0o755)
+    ours.chmod(0o755 if place.startswith("/usr/bin/") else 0o644)
     return f"--bind-ro={ours}:{place}"
 
 
