@@ -23,7 +23,7 @@ GOOD = "correct horse"
 
 @asynccontextmanager
 async def page(folder, listen="127.0.0.1:0", **web):
-    """An agent with a device, an alarm and a page; a client that knows its address."""
+    """An agent with a device, an alarm and a page, and a client of the page."""
     image = Counting()
     async with ModbusServer({1: image}) as server:
         config = configure(
@@ -32,14 +32,21 @@ async def page(folder, listen="127.0.0.1:0", **web):
             alarms={"many": {"tag": "d/n", "high": 2}},
             web={"listen": listen} | web,
         )
-        async with AgentProcess(config) as agent:
+        async with reached(config, web.get("cert")) as (agent, client):
             await told(agent, lambda s: s["alarms"])
-            await until(lambda: "web.listening" in agent.tail(100_000))
-            port = re.findall(r'"port": (\d+)', agent.tail(100_000))[-1]
-            trust = ssl.create_default_context(cafile=web.get("cert")) if web else True
-            base = f"{'https' if web else 'http'}://127.0.0.1:{port}"
-            async with httpx.AsyncClient(base_url=base, verify=trust, trust_env=False) as client:
-                yield agent, client
+            yield agent, client
+
+
+@asynccontextmanager
+async def reached(config, cert=None):
+    """The agent of *config*, and a client that knows the address of its page."""
+    async with AgentProcess(config) as agent:
+        await until(lambda: "web.listening" in agent.tail(100_000))
+        port = re.findall(r'"port": (\d+)', agent.tail(100_000))[-1]
+        trust = ssl.create_default_context(cafile=cert) if cert else True
+        base = f"{'https' if cert else 'http'}://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=base, verify=trust, trust_env=False) as client:
+            yield agent, client
 
 
 def code_of(config, role):
