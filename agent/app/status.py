@@ -1,5 +1,6 @@
 """What `edge-agent status` is told: one JSON document about everything that runs."""
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -172,12 +173,15 @@ def _own(daemon: "Daemon", name: str) -> float | None:
 
 def _models(daemon: "Daemon") -> dict[str, Any]:
     found: dict[str, Any] = {}
+    entries = {entry["name"]: entry for entry in daemon.rollout.list()}
     for name, model in daemon.loaded.settings.models.items():
+        stage = stages(entries.get(name, {}))
         for instance in model.instances:
             lane = daemon.scoring.lanes.get(instance)
             if lane is None:
                 error = daemon.rollout.trouble(name)
                 found[instance] = {"model": name, "state": "no version in service", "error": error}
+                found[instance] |= stage
                 continue
             channel = daemon.pipeline.channels.get(lane.plan.stream)
             latest = channel.latest if channel else None
@@ -196,8 +200,18 @@ def _models(daemon: "Daemon") -> dict[str, Any]:
                 "p99_ms": _finite(daemon.stats.percentile(f"model/{name}.predict_ms", 99)),
                 "error": lane.error or daemon.rollout.trouble(name),
                 "drift": daemon.models.drift.verdict(instance),
+                **stage,
             }
     return found
+
+
+def stages(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the version in service of a model is, and the one that is tried: ``1.5.0 (shadow)``."""
+    comes, newest = entry.get("candidate"), entry.get("newest")
+    if comes is not None and comes == newest:
+        comes = f"{comes} ({entry['stage']})"
+    serves = "probation" if entry.get("probation") else "active"
+    return {"stage": serves if entry.get("serving") else None, "candidate": comes}
 
 
 def _finite(value: float) -> float | None:

@@ -12,7 +12,16 @@ Facts = Mapping[str, Any]
 
 _RED, _YELLOW, _GREEN, _BOLD = "31", "33", "32", "1"
 _FINE: Final = {"running", "active", "synced", "good", "yes", "connected", "durable"}
-_DOUBTFUL: Final = {"degraded", "holdover", "stepped", "starting", "backoff", "trial", "candidate"}
+_DOUBTFUL: Final = {
+    "degraded",
+    "holdover",
+    "stepped",
+    "starting",
+    "backoff",
+    "trial",
+    "candidate",
+    "probation",
+}
 _ERROR_WIDTH: Final = 60
 _TEXT_WIDTH: Final = 30
 
@@ -175,7 +184,8 @@ def _models(models: Mapping[str, Facts], paint: _Paint) -> str:
         [
             name,
             " ".join(str(m.get(k) or "") for k in ("model", "version")).strip(),
-            paint.state(str(m.get("state", "?"))),
+            paint.state(str(m.get("stage") or m.get("state", "?"))),
+            str(m.get("candidate") or "-"),
             " ".join(f"{k}={number(v)}" for k, v in (m.get("last_score") or {}).items()) or "-",
             number(m.get("runs")),
             number(m.get("p99_ms")),
@@ -184,7 +194,7 @@ def _models(models: Mapping[str, Facts], paint: _Paint) -> str:
         ]
         for name, m in models.items()
     ]
-    head = ["MODEL", "VERSION", "STATE", "LAST SCORE", "RUNS", "P99 ms", "DRIFT", "ERROR"]
+    head = ["MODEL", "VERSION", "STAGE", "TRIED", "LAST SCORE", "RUNS", "P99 ms", "DRIFT", "ERROR"]
     return table(head, rows) if rows else ""
 
 

@@ -362,12 +362,17 @@ def test_the_page_shows_what_is_not_settled():
         "probation": {"by": "uid:0", "left_s": 42.0, "comes_back": "aa11bb22cc33"},
         "changed_on_disk": True,
     }
-    model = STATUS["models"]["pump1"] | {"drift": {"verdict": "stale", "reasons": ["drift", "age"]}}
+    model = STATUS["models"]["pump1"] | {
+        "drift": {"verdict": "stale", "reasons": ["drift", "age"]},
+        "stage": "probation",
+        "candidate": "1.3.0 (shadow)",
+    }
     text = page(STATUS | {"config": config, "models": {"pump1": model}}, colours=False)
     assert "on probation for another 42 s, asked for by uid:0" in text
     assert "aa11bb22cc33 comes back" in text
     assert "edge-agent plan" in text
     assert "stale (drift, age)" in text
+    assert "probation  1.3.0 (shadow)" in text
 
 
 def test_a_screen_shows_local_time_with_its_offset(monkeypatch):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from agent.app.status import stages
 from agent.core.errors import AgentError
 from agent.core.quality import Quality
 from agent.runtime.releases import NAMESPACE
@@ -88,6 +89,7 @@ async def test_a_version_goes_through_every_stage(registry, doc):
         registry.publish("m", "2", V2)
         assert not await b.poll()
         assert (b.serving(), b.stage("2")) == ("1", "shadow")
+        assert stages(b.entry()) == {"stage": "active", "candidate": "2 (shadow)"}
         await past(b, "2", "probation")
         assert (b.serving(), b.stage("1")) == ("2", "active")
         await past(b, "2", "active")

@@ -178,7 +178,7 @@ function models(main) {
       let model = "";
       const row = plain(8, (m) => {
         model = m.model;
-        return [[name], [m.model], [m.version ? `${m.version} (${m.release})` : "-"], [m.state, m.state === "active" ? "good" : "bad"],
+        return [[name], [m.model], [m.version ? `${m.version} (${m.release})` : "-"], [m.stage ?? m.state, m.stage === "active" ? "good" : m.stage ? "warn" : "bad"],
           [Object.entries(m.last_score ?? {}).map(([k, v]) => `${k} ${number(v, 4)}`).join(", ") || "-", "number"],
           [m.p50_ms === undefined ? "-" : `${number(m.p50_ms, 3)} / ${number(m.p99_ms, 3)} ms`, "number"],
           [m.drift?.verdict ?? "-", m.drift?.verdict === "stale" ? "bad" : ""], [m.error || "-", m.error ? "bad" : "faint"]];
