@@ -16,7 +16,7 @@ from simulators.rtu_device import RtuDevice
 from tests.polling import modbus, polling
 from tests.tools import until
 
-REQUESTS = 50
+REQUESTS = 30
 SLOW_S = 0.01
 TAGS = {f"t{i}": {"reg": 10 * i} for i in range(REQUESTS)}
 """One request each: the device gives one register at a time."""
@@ -51,7 +51,7 @@ async def slow_device(kind):
 
 @pytest.mark.parametrize("kind", ["tcp", "rtu", "rtu+tcp"])
 async def test_a_write_waits_for_one_request_not_for_the_scan(kind, ctx):
-    """Within a scan of 50 slow requests a write, and then a read on demand, are done while few
+    """Within a scan of 30 slow requests a write, and then a read on demand, are done while few
     of them go by; the write's own requests stay together, and the scan is whole and right.
     """
     serial = {"serial": {"parity": "none", "baud": 115200}} if kind == "rtu" else {}
