@@ -8,7 +8,6 @@ taken into service. With time for it, pump 1 is given another duty, and its mode
 
 import argparse
 import asyncio
-import json
 import signal
 import sys
 import tempfile
@@ -16,32 +15,31 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators import demo_screen as screen
 from simulators import models
 from simulators.agent_process import AgentEnded, AgentProcess
 from simulators.broker import Broker, Collector, free_port
 from simulators.demo_loop import Loop
+from simulators.demo_plant import (
+    FAULTY,
+    INPUTS,
+    MODEL,
+    POLL_S,
+    PUMPS,
+    ROOT,
+    SPEED,
+    config,
+    training,
+    warm_plant,
+)
 from simulators.modbus_server import ModbusServer
-from simulators.plant import SENSORS, Event, Plant, Timeline, registers
+from simulators.plant import Event, Plant, Timeline
 from simulators.registry_server import RegistryServer
 from simulators.watch import Watch
-
-ROOT: Final = "demo/pump-house"
-PUMPS: Final = ("pump1", "pump2", "pump3")
-FAULTY: Final = 1
-MODEL: Final = "pump-health"
-INPUTS: Final = tuple(name for name, *_ in SENSORS if name not in ("valve", "motor_temp"))
-POLL_S: Final = 0.1
-SPEED: Final = 50.0
-"""Plant seconds in a second: a row is 5 s of the plant."""
-
-BEGIN_S: Final = 5 * 3600.0
-"""Plant time at the beginning: the sun moves little then."""
 
 HEADLESS_S: Final = 170.0
 LOOP_S: Final = 120.0
@@ -72,64 +70,6 @@ class Script:
         whole = 60.0 if end_s is None else end_s
         loop_s = 10.0 if end_s is None or end_s >= LOOP_S else None
         return cls(min(15.0, whole / 4), min(35.0, whole / 2), end_s, headless, loop_s)
-
-
-def warm_plant(run: int) -> Plant:
-    """The demo's machines, running long enough to be warm."""
-    plant = Plant(len(PUMPS), noise_seed=run, now_s=BEGIN_S)
-    plant.advance(600.0)
-    return plant
-
-
-def training(seconds: float, run: int) -> list[NDArray[np.float64]]:
-    """What healthy pumps measure: for each of them float64 (rows, columns of `INPUTS`)."""
-    columns = [i for i, (name, *_) in enumerate(SENSORS) if name in INPUTS]
-    plant = warm_plant(run)
-    return list(plant.record(seconds, POLL_S * SPEED)[:, :, columns].transpose(1, 0, 2))
-
-
-def config(
-    data_dir: Path, modbus: str, mqtt: str, registry: str, page: str, loop: Loop | None
-) -> str:
-    """The configuration of the demo's agent; pump 1 has a model of its own in the second story."""
-    served = PUMPS if loop is None else PUMPS[1:]
-    tags = {
-        name: {"reg": register, "as": "float32", "order": "ABCD", "unit": unit, "range": [lo, hi]}
-        for name, register, unit, lo, hi in registers()
-    }
-    document: dict[str, Any] = {
-        "version": 1,
-        "gateway": {"id": ROOT.split("/")[1], "prefix": ROOT.split("/")[0]},
-        "data_dir": str(data_dir),
-        "profiles": {"pump": {"addressing": "zero_based", "tags": tags}},
-        "devices": {
-            pump: {
-                "type": "modbus",
-                "connect": modbus,
-                "unit": unit,
-                "profile": "pump",
-                "poll": f"{POLL_S:g}s",
-            }
-            for unit, pump in enumerate(PUMPS, 1)
-        },
-        "models": {
-            MODEL: {
-                "registry": "main",
-                "channel": "stable",
-                "poll": "2s",
-                "window": {"kind": "count", "rows": 5},
-                "decide": {"output": "score", "above": 1.0, "off": 0.8},
-                "instances": {p: {"inputs": [f"{p}/{i}" for i in INPUTS]} for p in served},
-            }
-        },
-        "journal": {"commit": "1s"},
-        "sinks": {"plant": {"type": "mqtt_json", "connect": mqtt, "report": "all"}},
-        "registries": {"main": {"type": "http", "url": registry, "unsigned": "accept"}},
-        "web": {"listen": page},
-    }
-    if loop is not None:
-        document = loop.config(document)
-    return json.dumps(document, indent=1)  # JSON is YAML
 
 
 @dataclass(frozen=True, slots=True)
