@@ -63,6 +63,12 @@ class Profiles:
             self._found[name] = self._own_one(name) if name in self._own else self._read(name)
         return self._found[name]
 
+    def unused(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The file's own that no device has asked for."""
+        for name, data in self._own.items():
+            if name not in self._found and isinstance(data, dict):
+                yield name, data
+
     def close_to(self, name: str) -> str:
         """What may have been meant, or where to put it."""
         if _is_path(name):

@@ -1,6 +1,6 @@
 """Every section of a file by the class that it names, then the file by `Settings`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ class Validation:
         for section in ("models", "alarms", "derived"):
             if section in data and data[section] is None:
                 data[section] = {}
+        for name, profile in self._profiles.unused():
+            self._unused(name, profile)
         try:
             return Settings.model_validate(data), self._problems
         except ValidationError as e:
@@ -63,6 +65,34 @@ class Validation:
             except ValidationError as e:
                 self._take(e, path, cls)
         return built
+
+    def _unused(self, name: str, profile: Mapping[str, Any]) -> None:
+        """A profile of no device: settings that no device of its kind has. What else is wrong
+        with it can only be said of a device; a misspelt setting would wait for one in silence.
+        """
+        path = ("profiles", name)
+        kinds = (profile["type"],) if "type" in profile else self._catalog.types(GROUPS["devices"])
+        found: list[dict[Path, Problem]] = []
+        for kind in kinds:
+            if (cls := self._class("devices", path, {"type": kind})) is None:
+                return
+            found.append(dict(self._forbidden(path, profile, cls)))
+        for at, problem in found[0].items():
+            if all(at in one for one in found):
+                self._place(problem, at, at_value=False)
+
+    def _forbidden(
+        self, path: Path, profile: Mapping[str, Any], cls: type[Section]
+    ) -> Iterator[tuple[Path, Problem]]:
+        """Where *profile* has a setting that *cls* does not know."""
+        try:
+            cls.model_validate(profile)
+        except ValidationError as e:
+            for detail in e.errors(include_url=False):
+                if detail["type"] == "extra_forbidden":
+                    at = path + tuple(detail["loc"])
+                    settings = settings_of(section_at(cls, at[len(path) : -1]))
+                    yield at, worded(detail, at, self._owner, settings)[0]
 
     def _profiled(self, path: Path, section: dict[str, Any]) -> dict[str, Any] | None:
         """The device over its profile, and where each part of it stands."""

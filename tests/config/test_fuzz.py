@@ -145,7 +145,7 @@ def sections(data, at=()):
 
 def test_no_mutant_is_a_traceback_or_half_accepted(files):
     """A changed file, fragment or profile is accepted with every key of it known, and can be
-    planned; or it is refused with places and no secret. Not looked into: profiles of no device.
+    planned; or it is refused with places and no secret.
     """
     rng, known, took = random.Random(11), set(settings_known()), 0
     for _ in range(MUTANTS):
@@ -155,7 +155,7 @@ def test_no_mutant_is_a_traceback_or_half_accepted(files):
             continue
         took += 1
         unknown = [(*at, k) for at, one in sections(mutant[path]) for k in one if k not in known]
-        assert [u for u in unknown if not unused(u, mutant)] == [], mutant[path]
+        assert unknown == [], mutant[path]
     assert 0 < took < MUTANTS / 2
 
 
@@ -171,12 +171,6 @@ def test_no_unknown_setting_is_accepted_anywhere(files):
                 assert not accepted(files | {path: more}), (path.name, at)
                 tried += 1
     assert tried > 100
-
-
-def unused(at, files):
-    """Is *at* in a profile that no device uses: nothing says what kind of device it is for."""
-    devices = [one for data in files.values() for one in data.get("devices", {}).values()]
-    return at[0] == "profiles" and at[1] not in {d.get("profile") for d in devices}
 
 
 def settings_known():
