@@ -15,6 +15,9 @@ from agent.storage.files import FOLDER, sync_folder
 CONFIG: Final = "edge-agent.yaml"
 """Name of the configuration in the archive."""
 
+BESIDE: Final = ("conf.d", "profiles")
+"""Folders beside the configuration whose ``*.yaml`` belong to it."""
+
 _DATA: Final = "data"
 _FILTER: Final[Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -34,7 +37,10 @@ def pack(data_dir: Path, config: Path | None, target: Path) -> int:
             count = 1
             if config is not None and config.is_file():
                 archive.add(config, CONFIG)
-                count += 1
+                beside = _beside(config)
+                for path in beside:
+                    archive.add(path, f"{path.parent.name}/{path.name}")
+                count += 1 + len(beside)
             for path in sorted(data_dir.rglob("*")):
                 name = path.relative_to(data_dir)
                 if path.is_file() and not _skipped(name):
@@ -49,6 +55,10 @@ def pack(data_dir: Path, config: Path | None, target: Path) -> int:
         part.rename(target)
     sync_folder(target.parent)
     return count
+
+
+def _beside(config: Path) -> list[Path]:
+    return [path for name in BESIDE for path in sorted(config.with_name(name).glob("*.yaml"))]
 
 
 def _skipped(name: Path) -> bool:
@@ -129,6 +139,11 @@ def unpack(source: Path, data_dir: Path, config: Path) -> bool:
         if taken:
             config.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(folder / CONFIG, config)
+            for path in _beside(folder / CONFIG):
+                there = config.with_name(path.parent.name) / path.name
+                there.parent.mkdir(exist_ok=True)
+                if not there.exists():
+                    shutil.copy2(path, there)
     return taken
 
 

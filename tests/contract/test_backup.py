@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.errors import AgentError
-from agent.storage.backup import pack, unpack
+from agent.storage.backup import BESIDE, pack, unpack
 from tests.contract.test_journal import event, rows, store
 from tests.contract.test_sealing import count, values
 from tests.tools import until
@@ -27,6 +27,9 @@ async def test_another_box_goes_on(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     config = tmp_path / "old.yaml"
     config.write_text(f"version: 1\ndata_dir: {new}\n")
+    for folder in BESIDE:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "한글.yaml").write_text(folder)
     async with store(old) as s:
         cloud = s.journal.outbox("cloud")
         cloud.ack(s.journal.put(rows(0, 600)))
@@ -43,6 +46,7 @@ async def test_another_box_goes_on(tmp_path):
     done = command("restore", tmp_path / "box.tar.gz", "-c", tmp_path / "etc" / "agent.yaml")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "etc" / "agent.yaml").read_text() == config.read_text()
+    assert [(tmp_path / "etc" / f / "한글.yaml").read_text() for f in BESIDE] == [*BESIDE]
     assert (new / "models" / "m.onnx").read_bytes() == b"model"
     async with store(new) as s:
         assert (s.journal.lineage != lineage, s.journal.epoch) == (True, epoch + 1)
