@@ -15,7 +15,8 @@ def lines(mine, theirs):
     ]  # fmt: skip
     report = Report("m", 0, 900 * S, 1, 2, 10, 0, 0, *sides, 0.5)
     text = "\n".join(_text(report.as_json()))
-    return [" ".join(line.split()[2:]) for line in text.partition("ALARM FROM")[2].splitlines()[1:]]
+    rows = (line.split() for line in text.partition("ALARM FROM")[2].splitlines()[1:])
+    return [" ".join(row[3 if ":" in row[1] else 2 :]) for row in rows]  # behind date, time, offset
 
 
 def test_alarms_that_overlap_stand_on_one_line():
