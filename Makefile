@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb lock crash test-mlflow test-browser
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-aarch64 lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -77,6 +77,10 @@ deb: setup
 # The package on a booted Debian (needs root): install, upgrade, a bad version, downgrade, purge.
 test-deb: deb
 	bash deploy/test-systemd.sh tests/systemd/test_package.py
+
+# On 64-bit ARM, emulated (needs root): a session of ONNX and the suite's core, from wheels alone.
+test-aarch64: setup
+	bash deploy/test-aarch64.sh
 
 # Pins with versions only: no download addresses.
 lock: setup
