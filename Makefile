@@ -25,7 +25,7 @@ check: setup
 	$(BIN)/python -m tests.sparkplug --check
 
 test: setup
-	$(BIN)/pytest -m "not slow and not bench"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not bench"
 
 # Everything at once in one terminal. `make demo HEADLESS=1` asserts what arrived, and ends; `FOR=60`: only the first story.
 demo: setup

@@ -45,7 +45,8 @@ class Proxy:
     def cut(self) -> None:
         """Close every connection now."""
         for writer in list(self._writers):
-            writer.transport.abort()
+            with suppress(AttributeError):  # asyncio, of a TLS connection that is gone already
+                writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -29,6 +29,7 @@ _OPTIONAL = {"node"}
 STRICT = os.environ.get("EDGE_AGENT_STRICT") == "1"
 SEED = int(os.environ.get("EDGE_AGENT_SEED") or random.SystemRandom().randrange(2**32))
 """Of every random instant; EDGE_AGENT_SEED repeats a run."""
+os.environ["EDGE_AGENT_SEED"] = str(SEED)  # for the workers of pytest-xdist
 
 
 settings.register_profile("edge-agent", deadline=None)

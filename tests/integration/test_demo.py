@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -39,10 +41,17 @@ def left(folder: Path) -> list[Path]:
     return list(folder.glob("edge-agent-demo-*"))
 
 
-async def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path: the demo makes a socket below it, and Unix allows 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        yield Path(name)
+
+
+async def test_an_interrupt_ends_everything(short: Path) -> None:
     """After Ctrl-C no process is left, and the temporary folder is gone."""
-    env = os.environ | {"TMPDIR": str(tmp_path)}
-    log = tmp_path / "out"
+    env = os.environ | {"TMPDIR": str(short)}
+    log = short / "out"
     with log.open("w") as file:
         demo = subprocess.Popen([*DEMO, "--for", "60"], stdout=file, stderr=file, env=env)
     try:
@@ -53,7 +62,7 @@ async def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
         await until(lambda: demo.poll() is not None, 60.0)
         assert demo.returncode == 0, log.read_text()
         await until(lambda: not [p for p in family if p.is_running()])
-        assert not left(tmp_path)
+        assert not left(short)
     finally:
         if demo.poll() is None:  # its children have sessions of their own: nobody else ends them
             for process in [*psutil.Process(demo.pid).children(recursive=True), demo]:
