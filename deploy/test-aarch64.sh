@@ -52,7 +52,7 @@ pip=(.venv/bin/pip --disable-pip-version-check -qq install --implementation cp -
 for glibc in 2_28 2_27 2_26 2_24 2_17; do pip+=(--platform "manylinux_${glibc}_aarch64"); done
 pip+=(--platform manylinux2014_aarch64 --platform any)
 home=$(echo "$work"/package/opt/edge-agent/*/)
-"${pip[@]}" --target "$work/site" --no-index --find-links "$home/wheels" --no-deps -r "$home/requirements.txt"
+"${pip[@]}" --target "$work/site" --no-index -f "$home/wheels" --no-deps -r "$home/requirements.txt"
 "${pip[@]}" --target "$work/tools" -c requirements-dev.txt pytest pytest-asyncio hypothesis jsonschema onnx protobuf
 rm -rf "$work/package"
 
