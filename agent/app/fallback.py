@@ -19,7 +19,7 @@ NAMESPACE: Final = "fallback"
 
 
 class Fallbacks:
-    """The limits of every model, and a scoring by them for those of which nothing serves.
+    """The limits of every model, and a scoring by them for those that nothing can score.
 
     The configuration's limits go before those of the manifest that served last; these are kept
     over restarts, because the version may be gone by then.
@@ -55,6 +55,13 @@ class Fallbacks:
             return
         plans = [_newest_row(one) for one in plan.instances(self._settings(), model)]
         self.scoring.activate(found.artifact(model), self._host.put(found), plans)
+
+    def stuck(self, model: str, lasts: bool) -> None:
+        """A version serves, but the machine cannot start a worker for it, or can again."""
+        if not lasts:
+            self.scoring.deactivate(model)
+        elif all(lane.plan.model != model for lane in self.scoring.lanes.values()):
+            self.stand_in(model)
 
     def apply(self, unserved: Iterable[str]) -> None:
         """Other settings hold, and nothing serves of these models."""

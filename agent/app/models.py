@@ -119,6 +119,7 @@ class Models:
         self.fallbacks = Fallbacks(
             settings, pipeline.emit, self._history, store.state, clock, stats
         )
+        self.scoring.on_stuck = self.fallbacks.stuck
         self.learning = Learning(settings, store, pipeline.alarms, self.rollout, data_dir, clock)
         self._learned = DirectoryRegistry(plan.LEARNED, data_dir / plan.FOLDER)
         self.batch = BatchScoring(

@@ -235,11 +235,10 @@ class WorkerHost:
                 return worker
 
     async def _respawn(self, last: WorkerProcess | None) -> WorkerProcess:
+        self._worker = self._spare.take() or self._spawn()
         if last is not None:
             self._stats.add("inference.restarts")
             log.warning("worker.replaced", role=self._role, reason=last.reason)
-        self._worker = self._spare.take() or self._spawn()
-        if last is not None:
             await last.leave()
         return self._worker
 

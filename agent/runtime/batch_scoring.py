@@ -19,7 +19,7 @@ from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, Fed, Window
 from agent.runtime.lane import Lane, predicted, result_stream, results
-from agent.runtime.scoring import MAX_BATCH
+from agent.runtime.pace import MAX_BATCH
 
 log = structlog.get_logger()
 

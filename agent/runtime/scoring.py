@@ -1,7 +1,6 @@
 """Online scoring: windows are cut as rows arrive, run in the worker, and come back as batches."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -34,6 +33,7 @@ from agent.runtime.lane import (
     shown,
 )
 from agent.runtime.outputs import columns
+from agent.runtime.pace import Pace, oldest
 
 log = structlog.get_logger()
 
@@ -45,14 +45,11 @@ BACKLOG_BYTES: Final = 32_000_000
 1 kHz outlasts the start of a worker on a busy machine.
 """
 
-MAX_BATCH: Final = 256
-"""Windows per call of the worker, so that no model holds the others up for long."""
-
-SHARE: Final = 0.5
-"""Part of its deadline that a call may be expected to take: a backlog kills no sound model."""
-
 NO_WORKER_S: Final = 1.0
 """Pause before the next attempt when the machine cannot even start a worker."""
+
+STUCK_S: Final = 5.0
+"""A model that has had no worker for so long needs something in its place."""
 
 Results = Callable[[Lane, Sequence[Cut], NDArray[np.float64]], None]
 """An instance, n windows, and the answers float64 (n, outputs): NaN where one was not scored."""
@@ -68,6 +65,8 @@ class Scoring:
         tap: Is given every window that is cut, for whoever scores it as well.
         on_results: Is given every answer with its window.
         on_flags: Is told of every window whether it was flagged; None: it says nothing.
+        on_stuck: Is told of a model, again and again, that no worker can be started for it; and
+            once, False, that it is scored again.
     """
 
     def __init__(
@@ -84,12 +83,14 @@ class Scoring:
         self.lanes: dict[str, Lane] = {}
         self.tap: Callable[[InstancePlan, Cut], None] = lambda _plan, _cut: None
         self._cutting = Cutting(history, self._cut, self._skipped)
-        self._pace_s: dict[str, float] = {}
+        self._pace = Pace()
+        self._without_since_s: dict[str, float] = {}
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.on_results: Results = lambda *_: None
         self.on_flags: Flags = lambda *_: None
+        self.on_stuck: Callable[[str, bool], None] = lambda *_: None
 
     def activate(
         self,
@@ -120,7 +121,7 @@ class Scoring:
                 if same and old.tally.judges_as(lane.tally):
                     lane.tally = old.tally
             self.lanes[plan.instance] = lane
-            self._pace_s.pop(plan.model, None)
+            self._pace.forget(plan.model)
         self._index()
         self._wake(self.lanes.values())
 
@@ -128,7 +129,7 @@ class Scoring:
         """Take every instance of *model* out of service."""
         for name in [n for n, lane in self.lanes.items() if lane.plan.model == model]:
             del self.lanes[name]
-        self._pace_s.pop(model, None)
+        self._pace.forget(model)
         self._index()
 
     def retain(self, plans: Iterable[InstancePlan]) -> None:
@@ -230,7 +231,7 @@ class Scoring:
         due = [lane for lane in self._due() if lane.plan.model == model]
         if not due:
             return
-        taken = self._taken(due)
+        taken = oldest(due, self._pace.room(due[0].plan, len(due)))
         lanes = list({lane.plan.instance: lane for lane, _ in taken}.values())
         usable = [cut.x for _, cut in taken if cut.quality >= Quality.UNCERTAIN]
         scores: NDArray[np.float64] | None = np.empty((0, len(lanes[0].tags)))
@@ -243,7 +244,8 @@ class Scoring:
                 self._report(lanes, str(e))
                 blame(taken, e)
                 put_back(taken)
-                await asyncio.sleep(NO_WORKER_S if e.code == "E606" else 0)
+                if e.code == "E606":
+                    await self._without(model)
                 return
             except PermanentError as e:
                 if all(lane.held for lane in lanes):  # it was taken out within this call
@@ -253,33 +255,24 @@ class Scoring:
         self._report(lanes, error)
         self._deliver(taken, scores)
 
-    def _taken(self, lanes: Sequence[Lane]) -> list[tuple[Lane, Cut]]:
-        """What the next call takes: the oldest windows first, of all lanes in turn.
-
-        As many as its deadline leaves room for at the pace of the last call; one per lane while
-        no pace is known.
-        """
-        plan, pace_s = lanes[0].plan, self._pace_s.get(lanes[0].plan.model)
-        room = len(lanes) if pace_s is None else int(SHARE * plan.deadline_s / max(pace_s, 1e-9))
-        room = max(1, min(room, MAX_BATCH))
-        turns = deque(sorted(lanes, key=lambda lane: lane.waiting[0].end_ns))
-        taken: list[tuple[Lane, Cut]] = []
-        while turns and len(taken) < room:
-            lane = turns.popleft()
-            taken.append((lane, lane.waiting.popleft()))
-            if lane.waiting:
-                turns.append(lane)
-        return taken
-
     async def _scored(self, lane: Lane, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """The outputs for windows *x*; how long it took is remembered."""
         model, started_s = lane.plan.model, self._clock.mono_s()
         scores = await predicted(self._host, lane, x)
         took_s = self._clock.mono_s() - started_s
+        if self._without_since_s.pop(model, None) is not None:
+            self.on_stuck(model, False)
         if lane is self.lanes.get(lane.plan.instance):  # not the version before
-            self._pace_s[model] = took_s / len(x)
+            self._pace.took(model, len(x), took_s)
         self._stats.observe(f"model/{model}.predict_ms", 1e3 * took_s)
         return scores
+
+    async def _without(self, model: str) -> None:
+        """The machine cannot start a worker: the windows wait, and somebody may stand in."""
+        now_s = self._clock.mono_s()
+        if now_s - self._without_since_s.setdefault(model, now_s) >= STUCK_S:
+            self.on_stuck(model, True)
+        await asyncio.sleep(NO_WORKER_S)
 
     def _report(self, lanes: Sequence[Lane], error: str) -> None:
         for lane in lanes:

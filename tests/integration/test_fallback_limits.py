@@ -1,7 +1,12 @@
 """While no version of a model can run, its fixed limits watch the machine, and say who they are."""
 
+import os
+import resource
+import signal
+
 import pytest
 
+from agent.runtime.scoring import STUCK_S
 from simulators import models
 from simulators.packages import mean_manifest, signed
 from simulators.registry_server import RegistryServer
@@ -87,3 +92,35 @@ async def test_limits_that_do_not_fit_are_told(tmp_path):
     with pytest.raises(Exception, match="`fallback` has 2 limits for 3 inputs"):
         async with bench(doc):
             pass
+
+
+async def test_limits_stand_in_while_the_machine_cannot_start_a_worker(registry, tmp_path):
+    """A version is in service, but no process can be made for it (here: no file descriptor is
+    left): its windows wait, and the limits watch meanwhile. Nothing is scored twice by the model.
+    """
+    registry.publish("m", "1", models.tiny())
+    doc = document(tmp_path, registry.url, m=MODEL | {"fallback": LIMITS})
+    async with bench(doc) as b:
+        await b.start()
+        assert await b.poll()
+        await fed(b, 5)
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, allowed[1]))
+        try:
+            os.kill(b.daemon.models.host.pid, signal.SIGKILL)
+            await until(lambda: b.daemon.models.host.pid is None)
+            b.feed()
+            await until(lambda: "m" in stood_in(b), STUCK_S + 20)
+            b.feed()
+            await until(lambda: said(b)[-1] == (7, 1.0, "fallback", "configuration", 0))
+            assert b.serving() == "1"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+        await until(lambda: not stood_in(b), 20)
+        await fed(b)
+        assert [row for row, _, version in b.results() if version == "1"] == [5, 6, 7, 8]
+        assert b.count("inference.restarts") == 1
+
+
+def stood_in(b):
+    return {lane.plan.model for lane in b.daemon.models.fallbacks.scoring.lanes.values()}
