@@ -1,21 +1,16 @@
 """The process of a back-test: ``python -m agent.app.backtester FD MEMORY_BYTES``.
 
-In the sandbox of a worker, at nice 10.
+In the sandbox of a worker.
 """
 
-import os
 import sys
-from typing import Final
 
 from agent.inference import sandbox
 from agent.inference.worker import confined
 
-NICE: Final = 10
-
 
 def main() -> None:
     """Serve the socket from within the sandbox."""
-    os.nice(NICE)
     sock = confined()
 
     from agent.app.replaying import Replaying  # noqa: PLC0415 - NumPy and ONNX Runtime: only now

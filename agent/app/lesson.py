@@ -7,7 +7,6 @@ collection. It reads `Lesson` as JSON, and answers with JSON.
 import asyncio
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,11 +24,11 @@ from agent.config.windows import window
 from agent.core.detector import train
 from agent.core.errors import AgentError, PermanentError
 from agent.core.recording import Recording, cuts
+from agent.inference.sandbox import give_way
 from agent.logs import configure
 from agent.storage import samples
 from agent.storage.historian import Historian
 
-NICE: Final = 10
 MAX_ROWS: Final = 50_000
 """Of one machine: half a day at 1 Hz."""
 
@@ -196,7 +195,7 @@ async def run(lesson: Lesson) -> dict[str, Any]:
 
 def main() -> int:
     """Read a lesson from stdin, learn it, answer on stdout."""
-    os.nice(NICE)
+    give_way()
     configure(level=logging.WARNING)
     try:
         answer: Mapping[str, Any] = asyncio.run(run(Lesson.from_json(sys.stdin.read())))

@@ -13,14 +13,12 @@ from typing import IO, Final
 import structlog
 
 from agent.inference import wire
+from agent.inference.sandbox import give_way
 
 log = structlog.get_logger()
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 """What a worker gets to know of the daemon's environment: no credentials, no notify socket."""
-
-_NICE: Final = 10
-"""Of a worker whose results nobody waits for: what serves goes before it."""
 
 _MAX_LINES: Final = 50
 _MAX_LINE: Final = 500
@@ -196,7 +194,7 @@ def spawn(memory_bytes: int, role: str, module: str = "agent.inference.worker") 
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(sys.executable, "-P", "-m", module),
-                *(str(theirs.fileno()), str(memory_bytes), str(0 if role == "active" else _NICE)),
+                *(str(theirs.fileno()), str(memory_bytes)),
             ],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
@@ -212,6 +210,8 @@ def spawn(memory_bytes: int, role: str, module: str = "agent.inference.worker") 
     said = process.stderr
     if said is None:
         raise OSError
+    if role != "active":  # nobody waits for its results: what serves goes before it
+        give_way(process.pid)
     ours.setblocking(False)
     os.set_blocking(said.fileno(), False)
     log.info("worker.started", role=role, pid=process.pid)

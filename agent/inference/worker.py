@@ -1,4 +1,4 @@
-"""Entry of the worker process: ``python -m agent.inference.worker FD MEMORY_BYTES NICE``.
+"""Entry of the worker process: ``python -m agent.inference.worker FD MEMORY_BYTES``.
 
 First the sandbox, then the heavy imports: a filter binds only threads that start after it.
 """

@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import os
 import ssl
 import termios
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.client.base import ModbusBaseClient
@@ -130,7 +132,7 @@ class SerialDial:
         """The opened port."""
         port = self.port
         client = AsyncModbusSerialClient(
-            port.path,
+            node(port.path),
             framer=FramerType.RTU,
             baudrate=port.baud,
             bytesize=port.bits,
@@ -162,6 +164,23 @@ class SerialDial:
                 f"{self.port.path} cannot switch an RS-485 driver ({e}); its converter may do so "
                 f"by itself: leave `rs485` out"
             ) from e
+
+
+_HOST: Final = Path("/dev/host")
+"""Where our unit shows the machine's /dev, for its own holds no ports (edge-agent.service)."""
+
+
+def node(path: str, host: Path = _HOST) -> str:
+    """Where this process finds the serial port *path* of the machine, links followed."""
+    if not host.is_dir():
+        return path
+    there = Path(path)
+    for _ in range(8):  # more links in a row are a loop
+        there = host / path.removeprefix("/dev/") if path.startswith("/dev/") else Path(path)
+        if not there.is_symlink():
+            break
+        path = os.path.normpath(Path(path).parent / there.readlink())
+    return str(there)
 
 
 @dataclass(frozen=True, slots=True)

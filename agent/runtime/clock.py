@@ -1,6 +1,5 @@
 """The two clocks of the machine, and whether the wall clock can be believed."""
 
-import ctypes
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,39 +7,14 @@ from typing import Final
 
 import structlog
 
+from agent.runtime.clock_sync import Disciplined
+
 log = structlog.get_logger()
 
 STEP_S: Final = 0.5
 """A move of the wall clock by more than this is a step; NTP slews are far below it."""
 STEPPED_FOR_S: Final = 60.0
 REFRESH_S: Final = 10.0
-
-_STA_UNSYNC: Final = 0x0040
-_TIME_ERROR: Final = 5
-
-
-class _Timex(ctypes.Structure):
-    """``struct timex`` of adjtimex(2) up to ``status``; the rest is room the kernel fills."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 256),
-    )
-
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-
-
-def kernel_synced() -> bool:
-    """Does the kernel say that something disciplines its clock. False when it cannot tell."""
-    timex = _Timex()
-    answer = int(_LIBC.adjtimex(ctypes.byref(timex)))
-    return answer not in (-1, _TIME_ERROR) and not timex.status & _STA_UNSYNC
 
 
 class SystemClock:
@@ -50,9 +24,9 @@ class SystemClock:
     gateway that slept has not had its clock moved.
     """
 
-    def __init__(self, ask: Callable[[], bool] = kernel_synced) -> None:
+    def __init__(self, ask: Callable[[], bool] | None = None) -> None:
         """*ask* says whether the clock is disciplined now."""
-        self._ask = ask
+        self._ask = ask or Disciplined()
         self._offset = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._stepped_until = float("-inf")
         self._asked_at = float("-inf")
@@ -82,7 +56,7 @@ class SystemClock:
 
     @property
     def state(self) -> str:
-        """``synced`` | ``holdover`` | ``unsynced`` | ``stepped``; asks the kernel each 10 s."""
+        """``synced`` | ``holdover`` | ``unsynced`` | ``stepped``; asks each 10 s."""
         now = time.monotonic()
         if now < self._stepped_until:
             return "stepped"

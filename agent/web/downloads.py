@@ -13,6 +13,8 @@ from typing import IO, Final, cast
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from agent.inference.sandbox import give_way
+
 CHUNK: Final = 64 * 1024
 WITHIN_S: Final = 300.0
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
@@ -60,8 +62,10 @@ async def _file(words: Sequence[str], kind: str) -> Response:
 
 async def _start(words: Sequence[str], errors: IO[bytes], folder: str | None = None) -> Process:
     """The command as a child that gives way to the agent."""
-    command = ("nice", "-n", "10", sys.executable, "-m", "agent", *words)
-    return await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=errors, cwd=folder)
+    command = (sys.executable, "-m", "agent", *words)
+    child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=errors, cwd=folder)
+    give_way(child.pid)
+    return child
 
 
 async def _output(child: Process) -> AsyncIterator[bytes]:

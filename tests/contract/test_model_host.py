@@ -15,6 +15,7 @@ from agent.core.errors import PermanentError
 from agent.core.ports import WorkerLost
 from agent.core.stats import Stats
 from agent.inference.host import WorkerHost
+from agent.inference.process import spawn
 from agent.runtime.clock import SystemClock
 from simulators import models
 from tests.tools import until
@@ -206,3 +207,14 @@ def _network_calls(tmp_path, command):
         capture_output=True,
     )
     return [line for line in trace.read_text().splitlines() if "AF_INET" in line]
+
+
+@pytest.mark.parametrize(("role", "nicer"), [("active", 0), ("candidate", 10), ("backtest", 10)])
+async def test_whose_results_nobody_waits_for_gives_way(role, nicer):
+    """What serves has the priority of the daemon, everything else a lower one."""
+    worker = spawn(400_000_000, role)
+    try:
+        mine = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, worker.pid) == max(mine, nicer)
+    finally:
+        await worker.leave()

@@ -1,11 +1,13 @@
 """The machine's clocks."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
-from agent.runtime.clock import REFRESH_S, SystemClock, kernel_synced, machine_id
+from agent.runtime.clock import REFRESH_S, SystemClock, machine_id
+from agent.runtime.clock_sync import Disciplined, kernel_synced
 
 
 class Shifted(SystemClock):
@@ -59,6 +61,46 @@ def test_checking_for_a_step_is_cheap() -> None:
 def test_state_is_what_the_kernel_says() -> None:
     """Without a step the state follows the kernel's own opinion of its clock."""
     assert SystemClock().state == ("synced" if kernel_synced() else "unsynced")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "age_s", "said", "synced"),
+    [
+        (True, None, "no", True),
+        (False, 0, "yes", False),
+        (None, 0, "no", True),
+        (None, 31_000, "no", True),
+        (None, 33_000, "no", False),
+        (None, 33_000, "yes", True),
+        (None, None, "yes", True),
+        (None, None, "", False),
+    ],
+)
+def test_who_may_not_ask_the_kernel_is_told_the_same(
+    tmp_path: Path, kernel: bool | None, age_s: float | None, said: str, synced: bool
+) -> None:
+    """The kernel's word counts; else timesyncd's mark, as long as the kernel would believe in it
+    (16 s of error at 500 ppm: 32,000 s); else what timedatectl says.
+    """
+    mark = tmp_path / "synchronized"
+    if age_s is not None:
+        mark.touch()
+        os.utime(mark, (time.time() - age_s,) * 2)
+    assert Disciplined(lambda: kernel, mark, ("/bin/echo", said))() is synced
+
+
+def test_a_machine_without_timedatectl_has_no_word_for_its_clock(tmp_path: Path) -> None:
+    """Nothing to ask and no mark: not disciplined, and no error."""
+    assert Disciplined(lambda: None, tmp_path / "mark", (str(tmp_path / "none"),))() is False
+
+
+def test_timedatectl_is_waited_for_once(tmp_path: Path) -> None:
+    """A command that hangs costs a second at the start and nothing after it."""
+    ask = Disciplined(lambda: None, tmp_path / "mark", ("/bin/sleep", "5"))
+    assert ask() is False
+    before = time.perf_counter()
+    assert [ask() for _ in range(100)] == [False] * 100
+    assert time.perf_counter() - before < 0.5
 
 
 def test_a_clock_that_loses_its_reference_is_in_holdover() -> None:
