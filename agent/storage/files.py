@@ -132,9 +132,14 @@ class BlockFiles:
             self._open = None
 
     def _roll(self, day: int) -> int:
-        """Go on with the last file, if it is of that day and has room; or begin another."""
-        if self._open is not None and self._dirty:
-            os.fsync(self._open)
+        """Go on with the last file, if it is of that day and has room; or begin another.
+
+        A file that became full is left: `known` does not count yet what this step wrote to it.
+        """
+        if self._open is not None:
+            if self._dirty:
+                os.fsync(self._open)
+            self._fresh = True
         self.close()
         self._folder.mkdir(exist_ok=True)
         last = max(self.known, default=0)

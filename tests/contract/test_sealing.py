@@ -12,6 +12,7 @@ from agent.core.batch import Batch
 from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
+from agent.storage.files import ROLL_BYTES, BlockFiles
 from agent.storage.schema import VERSION
 from tests.contract.test_journal import T0, event, rows, store
 from tests.tools import ManualClock, until
@@ -212,6 +213,21 @@ def noise(i, n=600, k=50):
     v[:, 0] = np.arange(i * n, i * n + n)
     tags = TagSet(tuple(Tag(f"n/t{j}") for j in range(k)))
     return Batch("n", tags, T0 + np.arange(i * n, i * n + n), v, np.full((n, k), 192, np.uint8))
+
+
+def test_a_file_that_becomes_full_is_left(tmp_path):
+    """What one step appends after the bytes that fill a file goes to the next file, and not over
+    what was appended before it.
+    """
+    files = BlockFiles(tmp_path / "blocks", {}, fresh=False)
+    files.append(b"of an earlier step", 1)
+    files.known.update(files.sync())
+    number, _ = files.append(bytes(ROLL_BYTES), 1)
+    places = [files.append(b"more", 1), files.append(b"still more", 1)]
+    files.sync()
+    assert [n for n, _ in places] == [number + 1] * 2
+    assert files.raw(*places[0], 4) == b"more"
+    files.close()
 
 
 async def test_delivered_files_go_first(tmp_path):
