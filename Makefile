@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base
+APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base patch e2fsprogs
 
 .PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-aarch64 lock crash test-mlflow test-browser
 

@@ -17,6 +17,7 @@ from pymodbus.framer import FramerType
 from agent.links.modbus_line import Line
 from agent.links.modbus_rtu import Late, RtuLine, Timing
 from agent.links.names import Lookup
+from agent.links.tls import trusting
 
 
 class NotConnected(Exception):
@@ -194,7 +195,7 @@ class TlsFiles:
     def context(self) -> ssl.SSLContext:
         """A context that trusts only *ca* (else the system's); reads files."""
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            context = trusting(self.ca)
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as e:

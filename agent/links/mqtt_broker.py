@@ -13,6 +13,7 @@ from agent.config.base import Context, Seconds, Secret, Section
 from agent.core.errors import PermanentError
 from agent.links.mqtt_peer import Peer
 from agent.links.names import Lookup
+from agent.links.tls import trusting
 
 _CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -115,7 +116,7 @@ class BrokerSection(Section):
 
     def _tls(self) -> ssl.SSLContext:
         try:
-            context = ssl.create_default_context(cafile=self.ca)
+            context = trusting(self.ca)
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as e:

@@ -17,6 +17,7 @@ from typing import Final
 
 from agent.config.drift import WebhookSection
 from agent.core.errors import ConfigError, TransientError
+from agent.links.tls import trusting
 
 _PREFIX: Final = "whsec_"
 
@@ -92,7 +93,7 @@ class Webhook:
 
     def _tls(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self.section.ca)
+            return trusting(self.section.ca)
         except (OSError, ssl.SSLError) as e:
             raise self._failed(str(self.section.ca), str(e)) from e
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from agent.config.base import Bytes, RegistrySection, Seconds, Secret
 from agent.core.errors import AgentError, ConfigError, PermanentError, TransientError
 from agent.core.registry import Offer
+from agent.links.tls import trusting
 
 if TYPE_CHECKING:
     import httpx
@@ -218,7 +219,7 @@ class Web:
         if self._config.base.startswith("http://"):
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            return ssl.create_default_context(cafile=self._config.ca)
+            return trusting(self._config.ca)
         except (OSError, ssl.SSLError) as e:
             raise ConfigError(
                 f"the CA file {self._config.ca} cannot be read ({e})",
