@@ -18,7 +18,9 @@ SHORT_TIMES: Final = 3
 """Connections in a row that lasted less: by then it is no accident."""
 
 _TAKEN_OVER: Final = "Session taken over"
-"""How paho words the DISCONNECT reason 0x8E of MQTT 5. Mosquitto just closes, and so does 3.1.1."""
+"""How paho words the DISCONNECT reason 0x8E of MQTT 5. In 3.1.1, and by mosquitto before 2.0.21 or
+so, the connection is just closed.
+"""
 
 
 class Dial:
@@ -81,7 +83,7 @@ class Dial:
 def _taken_over(peer: Peer, error: TransientError) -> TransientError:
     log.error("mqtt.taken_over", code="E408", broker=peer.where, client_id=peer.client_id)
     return TransientError(
-        f"{error.what}, again and again: another client seems to have the id `{peer.client_id}`",
+        f"{error.what}: another client seems to have the id `{peer.client_id}`",
         where=peer.where,
         fix="Give each gateway its own `gateway: id`; a copied card has that of the first.",
         code="E408",

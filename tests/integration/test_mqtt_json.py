@@ -55,7 +55,9 @@ def stored(seq=1, rows=1, lane=Lane.LIVE, q=192, **more):
 
 
 async def test_a_take_over_is_named(ctx):
-    """Two gateways with one id throw each other out: after the third time it is called so."""
+    """Two gateways with one id throw each other out: after the third time it is called so, or at
+    once where the broker says it (mosquitto 2.0.21 does, 2.0.11 does not).
+    """
     codes = []
     with Broker() as broker:
         mine = sink(ctx, broker.url)
@@ -64,7 +66,7 @@ async def test_a_take_over_is_named(ctx):
                 with pytest.raises(TransientError) as lost:
                     await mine.lost()
                 codes.append(lost.value.code)
-    assert codes == ["E404", "E404", "E408"]
+    assert codes in ([*["E404"] * 2, "E408"], ["E408"] * 3)
     assert "g1-plant" in str(lost.value)
 
 
