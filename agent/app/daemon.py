@@ -59,7 +59,7 @@ async def serve(config_path: Path) -> int:
     clock, stats = SystemClock(), Stats()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(data_dir, loaded.settings.journal, clock, stats, machine_id())
+            open_store(data_dir, loaded.settings.journal, clock, stats, machine_id(), hold=True)
         )
         daemon = Daemon(loaded, store, clock, stats)
         await daemon.run(stack)
@@ -133,6 +133,7 @@ class Daemon:
             log.info("agent.ready", version=__version__, config=str(self.loaded.path),
                      epoch=self.store.journal.epoch)  # fmt: skip
             notify("READY=1", self.status_line())
+            self.store.journal.ready()
             await self._stop.wait()
             async with self.applying:
                 notify("STOPPING=1")

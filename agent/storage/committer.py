@@ -21,6 +21,7 @@ from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
 from agent.storage.retention import MANY, DropFile, Op, Retention
 from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
+from agent.storage.schema import VERSION
 from agent.storage.sealing import Head, seal_due
 from agent.storage.setup import Setup
 from agent.storage.told import Commit, Entry, Space, Told
@@ -60,6 +61,7 @@ class Committer:
     Attributes:
         names: Lineage and epoch; random ones that were never used until the file was opened.
         pace: From one commit to the next.
+        hold: A file of an older version takes nothing yet. Set by the loop.
         retry_at: When a disk that refused is tried again (monotonic, s).
     """
 
@@ -70,6 +72,7 @@ class Committer:
         self.db: Database | None = None
         self.work = Work()
         self.pace = Pace(setup.limits.commit_s)
+        self.hold = setup.hold
         self.retry_at = 0.0
         self._head: Head
         self._notes = Notes()
@@ -85,20 +88,25 @@ class Committer:
             self.work.entries.append(entry)
             self.work.bytes += weight(entry[0])
 
+    @property
+    def holds(self) -> bool:
+        """Does the file take nothing, because it is of an older version still."""
+        return self.hold and self.db is not None and self.db.held
+
     def turn(self, *, now: bool) -> None:
         """One commit, and what may follow it; *now*: do not wait to try the disk again."""
         if self.db is None and (now or time.monotonic() >= self.retry_at):
             self.open()
-        if self.db is not None:
+        if self.db is not None and not self.holds:
             self._commit(self.db)
-        if self.db is None:
+        if self.db is None or self.holds:
             self._bound()
         elif time.monotonic() >= self._tidy_at:
             self._tidy(self.db)
 
     def seal(self) -> bool:
         """Seal a part of what is due; False when nothing is."""
-        if self.db is None or time.monotonic() < self._seal_at:
+        if self.db is None or self.db.held or time.monotonic() < self._seal_at:
             return False
         try:
             damaged = seal_due(
@@ -125,6 +133,7 @@ class Committer:
                 self.names if self._once_open else None,
                 broken=self._broken,
                 fresh=self._once_open,
+                hold=self.hold,
             )
             self._head = Head(self.db, self._setup.seal_s)
             small = os.statvfs(self._path.parent).f_bsize < _BLOCK
@@ -154,7 +163,7 @@ class Committer:
     def end(self) -> None:
         """Say that all is written, and close."""
         if self.db is not None:
-            if not self.work.entries:
+            if not self.work.entries and not self.db.held:
                 with contextlib.suppress(sqlite3.Error):
                     self.db.end(self.names[1])
             self.db.close()
@@ -183,7 +192,20 @@ class Committer:
             if victims.files:
                 self._post(self._told.evict, victims)
 
+    def _release(self, db: Database) -> bool:
+        """The agent is ready: the file becomes one of this version, if it is not yet."""
+        if db.held:
+            try:
+                db.release()
+            except sqlite3.Error as e:
+                self.fail(e)
+                return False
+            log.info("journal.migrated", version=VERSION)
+        return True
+
     def _commit(self, db: Database) -> None:
+        if not self._release(db):
+            return
         work = self.work
         token, acks = self._told.acks()
         self._notes.open.update(acks)

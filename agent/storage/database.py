@@ -23,18 +23,21 @@ class Database:
 
     Methods raise `sqlite3.Error`; after one, close and open again: what a failed fsync left on
     disk is unknown, and a second fsync would say that all is well.
+
+    Attributes:
+        held: The file is of an older version, and stays it until `release`: everything but the
+            names of this run is one open transaction, which ends with the connection.
     """
 
-    def __init__(self, path: Path, *, fresh: bool) -> None:
+    def __init__(self, path: Path, *, fresh: bool, hold: bool = False) -> None:
         self.conn = sqlite3.connect(path, timeout=1.0, isolation_level=None)
         self.ended = True
         """Did the last run end in order, as far as anybody knows."""
         self._logged_from = self._written_from = thread_wrote()
+        self._folder, self._fresh = path.parent / FOLDER, fresh
         try:
             self._prepare()
-            known = self.conn.execute("SELECT number, day, bytes FROM files")
-            extents = {number: Extent(day, size) for number, day, size in known}
-            self.files = BlockFiles(path.parent / FOLDER, extents, fresh=fresh)
+            self._load(hold=hold)
         except BaseException:
             self.conn.close()
             raise
@@ -48,10 +51,16 @@ class Database:
         conn.execute(f"PRAGMA journal_size_limit={2 * _WAL_BYTES}")
         conn.execute("PRAGMA secure_delete=OFF")
         conn.execute("PRAGMA temp_store=MEMORY")
-        migrate(conn)
         self._page = conn.execute("PRAGMA page_size").fetchone()[0]
+
+    def _load(self, *, hold: bool) -> None:
+        conn = self.conn
+        self.held = migrate(conn, hold=hold)
         self._ids: dict[str, int] = {t: i for i, t in conn.execute("SELECT id, text FROM names")}
         self._texts: dict[int, str] = {i: text for text, i in self._ids.items()}
+        known = conn.execute("SELECT number, day, bytes FROM files")
+        extents = {number: Extent(day, size) for number, day, size in known}
+        self.files = BlockFiles(self._folder, extents, fresh=self._fresh)
 
     def close(self) -> None:
         """Close; a connection that cannot even be closed is let go."""
@@ -86,13 +95,21 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and on disk at the end."""
+        """All or nothing, and on disk at the end; a part of what is held, if something is."""
+        if self.held:
+            yield self.conn
+            return
         self.conn.execute("BEGIN IMMEDIATE")
         yield self.conn
         self.conn.execute("COMMIT")
         now, before = thread_wrote(), self._logged_from
         if now is not None and before is not None and now - before > _WAL_BYTES:
             self._checkpoint()
+
+    def release(self) -> None:
+        """What was held is on disk: the file is one of this version."""
+        self.conn.execute("COMMIT")
+        self.held = False
 
     def _checkpoint(self) -> None:
         """The log stays as large as it is: on a full disk there is still room for commits, and a
@@ -119,7 +136,11 @@ class Database:
         return (pages - free) * self._page, free * self._page
 
     def begin(self, machine_id: str, current: tuple[str, int] | None) -> tuple[str, int]:
-        """Lineage and epoch of this run, committed. *current* is kept when the run goes on."""
+        """Lineage and epoch of this run, committed. *current* is kept when the run goes on.
+
+        In a file that is held, too: no version may give these names again. What was held so far
+        begins anew then.
+        """
         meta: dict[str, Any] = dict(self.conn.execute("SELECT key, value FROM meta"))
         lineage = meta.get("lineage")
         if lineage is None or meta.get("machine") != machine_id:
@@ -128,11 +149,16 @@ class Database:
         epoch = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch
         self.ended = meta.get("ended", meta.get("ledger_since", 0)) == epoch
         epoch = epoch + 1 if current is None else max(epoch, current[1])
+        held, self.held = self.held, False
+        if held:
+            self.conn.execute("ROLLBACK")
         with self.transaction() as conn:
             conn.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                 [("lineage", lineage), ("machine", machine_id), ("epoch", epoch)],
             )
+        if held:
+            self._load(hold=True)
         return current or (lineage, epoch)
 
 

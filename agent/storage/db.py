@@ -34,13 +34,15 @@ async def open_store(
     retry_s: float = 10.0,
     tidy_s: float = 60.0,
     seal_s: float = HOUR_S,
+    hold: bool = False,
 ) -> AsyncIterator[Store]:
     """Open the journal in *data_dir*; leaving commits what is queued, within 10 s.
 
     Never raises because of the disk: the journal then says that it is not durable, and tries
-    again every *retry_s* seconds. A file that is broken is set aside for a fresh one.
+    again every *retry_s* seconds. A file that is broken is set aside for a fresh one. *hold*: one
+    of an older version stays as it is, for that version, until `SqlJournal.ready`.
     """
-    setup = Setup(data_dir, config, clock, machine_id, retry_s, tidy_s, seal_s)
+    setup = Setup(data_dir, config, clock, machine_id, retry_s, tidy_s, seal_s, hold)
     journal = SqlJournal(setup, stats)
     await journal.open()
     try:

@@ -105,6 +105,10 @@ class SqlJournal:
             self.writer.pull(within_s)
         return stored
 
+    def ready(self) -> None:
+        """The agent is: nobody goes back to the version before by itself any more."""
+        self.writer.ready()
+
     async def flush(self) -> None:
         await self.writer.flush()
 

@@ -142,15 +142,17 @@ def open_database(
     *,
     broken: bool = False,
     fresh: bool = False,
+    hold: bool = False,
 ) -> tuple[Database, Found]:
     """Open or make the file; one that is *broken* is set aside and a fresh one is made.
 
     *fresh*: what the last connection wrote to the block files is unknown; begin another one.
+    *hold*: one of an older version stays that until it is released.
     Raises `sqlite3.Error` or `OSError` when the disk refuses.
     """
     if not broken:
         try:
-            return _open(path, machine_id, current, replaced=False, fresh=fresh)
+            return _open(path, machine_id, current, replaced=False, fresh=fresh, hold=hold)
         except sqlite3.DatabaseError as e:
             if not is_broken(e):
                 raise
@@ -160,12 +162,20 @@ def open_database(
 
 
 def _open(
-    path: Path, machine_id: str, current: tuple[str, int] | None, *, replaced: bool, fresh: bool
+    path: Path,
+    machine_id: str,
+    current: tuple[str, int] | None,
+    *,
+    replaced: bool,
+    fresh: bool,
+    hold: bool = False,
 ) -> tuple[Database, Found]:
-    db = Database(path, fresh=fresh)
+    db = Database(path, fresh=fresh, hold=hold)
     try:
         reconcile(db)
         lineage, epoch = db.begin(machine_id, current)
+        if db.held:
+            reconcile(db)
         going_on = current is not None
         return db, look(db, lineage, epoch, replaced=replaced, current=going_on)
     except BaseException:

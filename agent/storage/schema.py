@@ -53,7 +53,9 @@ CREATE TABLE clock(epoch INTEGER, number INTEGER, step INTEGER, PRIMARY KEY(epoc
 """
 
 MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES, _CLOCK)
-"""Script n makes version n + 1 out of version n. They are only ever added to."""
+"""Script n makes version n + 1 out of version n. They are only ever added to. A form of blocks that
+the version before cannot read needs a step of its own, even if no table changes.
+"""
 
 VERSION: Final = len(MIGRATIONS)
 
@@ -62,12 +64,19 @@ class NewerFileError(sqlite3.DatabaseError):
     """The file was written by a newer version."""
 
 
-def migrate(conn: sqlite3.Connection) -> None:
-    """Bring the file to this version, all steps or none."""
+def migrate(conn: sqlite3.Connection, *, hold: bool = False) -> bool:
+    """Bring the file to this version, all steps or none; whether that waits for a ``COMMIT``.
+
+    *hold*: it does, if an older version has rows in the file. Whoever reads it through another
+    connection sees the old tables, and so does the next start if this one dies.
+    """
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         msg = f"file is not a database of this agent, but of a newer one: version {version}"
         raise NewerFileError(msg)
+    held = hold and 0 < version < VERSION
     if version < VERSION:
         steps = "".join(MIGRATIONS[version:])
-        conn.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={VERSION};COMMIT;")
+        end = "" if held else "COMMIT;"
+        conn.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={VERSION};{end}")
+    return held

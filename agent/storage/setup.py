@@ -19,6 +19,7 @@ class Setup:
         retry_s: A disk that refused is tried again after so long.
         tidy_s: From one look for what must go to the next.
         seal_s: Rows wait in the head no longer than this.
+        hold: A file of an older version stays that, and takes nothing, until the agent is ready.
     """
 
     data_dir: Path
@@ -28,3 +29,4 @@ class Setup:
     retry_s: float = 10.0
     tidy_s: float = 60.0
     seal_s: float = HOUR_S
+    hold: bool = False

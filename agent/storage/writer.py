@@ -84,6 +84,11 @@ class Writer:
         self._committer.pace.interval = limits.commit_s
         self.pull(limits.commit_s)
 
+    def ready(self) -> None:
+        """A file that was held is brought to this version, and takes what is queued."""
+        self._committer.hold = False
+        self.pull(0.0)
+
     def pull(self, within_s: float) -> None:
         """Commit in *within_s* seconds at the latest."""
         at = time.monotonic() + within_s
@@ -178,7 +183,7 @@ class Writer:
         queued earlier.
         """
         self._due = time.monotonic() + self._committer.pace.interval
-        waiters = _drain(self._waiters)
+        waiters = [] if self._committer.holds and not closing else _drain(self._waiters)
         with self._lock:
             ops, self._ops = self._ops, {}
             entries = _drain(self._queue)

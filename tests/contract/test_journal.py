@@ -29,7 +29,7 @@ T0 = 1_700_000_000_000_000_000
 
 
 def store(folder, stats=None, clock=None, machine="m1", **more):
-    options = {n: more.pop(n) for n in ("retry_s", "tidy_s", "seal_s") if n in more}
+    options = {n: more.pop(n) for n in ("retry_s", "tidy_s", "seal_s", "hold") if n in more}
     return open_store(
         folder, limits(**more), clock or ManualClock(), stats or Stats(), machine, **options
     )

@@ -22,13 +22,15 @@ from pathlib import Path
 from agent.storage import database, schema
 from tests.contract.test_journal import store
 
-def statement_by_statement(conn):
+def statement_by_statement(conn, *, hold):
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     conn.executescript("".join(schema.MIGRATIONS[version:]))
     conn.execute(f"PRAGMA user_version={schema.VERSION}")
+    return False
 
 async def main():
-    async with store(Path(sys.argv[1])) as s:
+    async with store(Path(sys.argv[1]), hold=sys.argv[2] == "held") as s:
+        s.journal.ready()
         await s.journal.flush()
 
 if sys.argv[2] == "broken":
@@ -61,12 +63,13 @@ async def lost(folder, there, done, style, seed):
     return [] if whole else [(len(done), style, found, version)]
 
 
+@pytest.mark.parametrize("build", ["this", "held"])
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
-async def test_a_cut_in_a_migration_costs_nothing(tmp_path, every):
+async def test_a_cut_in_a_migration_costs_nothing(tmp_path, every, build):
     """After a write, in one of the ways in which a disk may look then: the next start has all
-    of the old journal in the new form.
+    of the old journal in the new form; also if the tables were held until the agent was ready.
     """
-    there, events = recorded(tmp_path, "this")
+    there, events = recorded(tmp_path, build)
     assert sum(e.what == "write" for e in events) > 20
     for n in range(0, len(events) + 1, every):
         style = random.Random(n).choice(STYLES)

@@ -9,10 +9,21 @@ from typing import Final
 from tests.systemd.machine import CHECKOUT
 
 BUILT: Final = sorted((CHECKOUT / "dist").glob("edge-agent_*_amd64.deb"))
-NEVER_READY: Final = {
-    "agent/cli/run.py": b'HELP = ""\ndef add(parser):\n    parser.add_argument("file", nargs="?")\n'
-    b'def run(args):\n    print("this version cannot start")\n    return 1\n'
-}
+_READY: Final = 'notify("READY=1", self.status_line())'
+_DIES: Final = 'print("this version cannot start", flush=True); __import__("os")._exit(1)'
+_LAST: Final = "VERSION: Final = len(MIGRATIONS)"
+_NEWER: Final = f'MIGRATIONS += ("CREATE TABLE newer(x);",)  # type: ignore\n{_LAST}'
+
+
+def never_ready() -> dict[str, bytes]:
+    """A version with a newer journal that dies where it should say that it is ready."""
+    changes = {"agent/app/daemon.py": (_READY, _DIES), "agent/storage/schema.py": (_LAST, _NEWER)}
+    made: dict[str, bytes] = {}
+    for name, (there, instead) in changes.items():
+        text = (CHECKOUT / name).read_text()
+        assert there in text, name
+        made[name] = text.replace(there, instead).encode()
+    return made
 
 
 def release(folder: Path, version: str, changes: dict[str, bytes] | None = None) -> Path:
