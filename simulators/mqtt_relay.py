@@ -27,7 +27,8 @@ class Packet:
         expiry_s: CONNECT: session expiry interval (MQTT 5).
         version: Protocol level of the connection: 4 or 5.
         filters: SUBSCRIBE: (topic filter, QoS).
-        reason: DISCONNECT: its reason code; CONNACK: likewise.
+        reason: Reason code of a DISCONNECT, a CONNACK, a PUBACK.
+        mid: Packet identifier of a PUBLISH with a QoS above 0, and of its PUBACK.
         swallowed: It did not pass.
     """
 
@@ -46,6 +47,7 @@ class Packet:
     expiry_s: int = 0
     filters: tuple[tuple[str, int], ...] = ()
     reason: int = 0
+    mid: int = 0
     swallowed: bool = False
 
 
@@ -66,6 +68,11 @@ class Relay:
         self._writers: dict[asyncio.StreamWriter, _Ear] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._count = 0
+
+    @property
+    def url(self) -> str:
+        """What a sink's ``connect`` takes."""
+        return f"mqtt://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -164,6 +171,8 @@ class _Ear:
             found = self._publish(first, _Bytes(body))
         elif kind in ("SUBSCRIBE", "UNSUBSCRIBE"):
             found = self._filters(_Bytes(body), options=kind == "SUBSCRIBE")
+        elif kind == "PUBACK":
+            found = {"mid": int.from_bytes(body[:2], "big"), "reason": body[2] if body[2:] else 0}
         elif kind == "DISCONNECT":
             found = {"reason": body[0] if body else 0}
         elif kind == "CONNACK":
@@ -187,11 +196,11 @@ class _Ear:
 
     def _publish(self, first: int, b: "_Bytes") -> dict[str, Any]:
         qos, topic = first >> 1 & 3, b.text()
-        if qos:
-            b.number(2)
+        mid = b.number(2) if qos else 0
         if self.version == 5:
             b.properties(0)
-        return {"topic": topic, "payload": b.rest(), "qos": qos, "retain": bool(first & 1)}
+        retain = bool(first & 1)
+        return {"topic": topic, "payload": b.rest(), "qos": qos, "mid": mid, "retain": retain}
 
     def _filters(self, b: "_Bytes", *, options: bool) -> dict[str, Any]:
         b.number(2)

@@ -27,7 +27,10 @@ def run(*command: str | Path) -> str:
 
 
 def own_mounts() -> None:
-    """From now on nobody else sees what this process mounts, and its end unmounts it."""
+    """From now on nobody else sees what this thread and its children mount, and their end unmounts
+    it. Whoever makes a mount namespace of its own meanwhile would keep a copy of the mount: an
+    image that was shut down is then not free, and the next mount gives the same dead disk again.
+    """
     checked(_libc.unshare(_NEW_MOUNTS), "mounts of its own")
     run("mount", "--make-rprivate", "/")
 

@@ -1,5 +1,6 @@
 """The far end gone, frozen, or gone while the agent is killed: nothing missing, order kept."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from simulators.agent_process import AgentProcess
-from simulators.broker import Broker, Collector
+from simulators.broker import Broker
 from simulators.modbus_server import ModbusServer
+from simulators.mqtt_relay import Relay
 from tests.agents import Counting, FarEnd, committed, configure, device, sink, told
 from tests.tools import until
+from tests.witness import Acknowledged, Said
 
 pytestmark = pytest.mark.needs("mosquitto")
 MANY = pytest.mark.slow
@@ -20,12 +23,18 @@ MANY = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Site:
-    """Everything around the agent."""
+    """Everything around the agent.
+
+    Attributes:
+        far: What the broker has acknowledged.
+        wire: What was sent to it.
+    """
 
     config: Path
     image: Counting
     broker: Broker
     far: FarEnd
+    wire: FarEnd
 
     @property
     def data_dir(self) -> Path:
@@ -34,14 +43,17 @@ class Site:
 
 @asynccontextmanager
 async def site(folder: Path) -> AsyncIterator[Site]:
-    """A device that counts, a broker that forgets nothing, a consumer, a configuration."""
+    """A device that counts, a broker, who reads along, a configuration."""
     image = Counting()
-    with Broker(persistence=True) as broker, Collector(broker.url, "edge/#") as collector:
-        async with ModbusServer({1: image}) as server:
+    with Broker(persistence=True) as broker:
+        async with ModbusServer({1: image}) as server, Relay(broker.port) as relay:
             config = configure(
-                folder, devices={"d": device(server.url)}, sinks={"plant": sink(broker.url)}
+                folder,
+                devices={"d": device(server.url, timeout="5s")},
+                sinks={"plant": sink(relay.url)},
             )
-            yield Site(config, image, broker, FarEnd(collector))
+            far, wire = FarEnd(Acknowledged(relay)), FarEnd(Said(relay))
+            yield Site(config, image, broker, far, wire)
 
 
 async def delivered(agent: AgentProcess) -> None:
@@ -65,7 +77,7 @@ async def test_broker_killed_and_back(tmp_path, rng, outages):
                 await until(lambda: here.far.values("d")[-1:] > [here.image.reads - 5.0], 60)
                 here.broker.kill()
                 await here.image.read(rng.randrange(5, 40))
-                here.broker.restart()
+                await asyncio.to_thread(here.broker.restart)
                 await delivered(agent)
             assert await agent.terminate() == 0
         await here.far.complete(committed(here.data_dir))
@@ -123,5 +135,5 @@ async def _one_life(here: Site, rng: random.Random, kept: set[tuple[str, int, in
     rows = committed(here.data_dir)
     assert kept <= rows
     kept |= rows
-    here.broker.restart()
+    await asyncio.to_thread(here.broker.restart)
     return epoch

@@ -1,16 +1,19 @@
 """The wall clock stepping an hour either way under the running agent."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from simulators import models
 from simulators.agent_process import AgentProcess
-from simulators.broker import Broker, Collector
+from simulators.broker import Broker
 from simulators.messages import ns
 from simulators.modbus_server import ModbusServer
+from simulators.mqtt_relay import Relay
 from tests.agents import Counting, FarEnd, Manager, committed, configure, device, sink, told
 from tests.tools import until
+from tests.witness import Acknowledged
 
 pytestmark = pytest.mark.needs("mosquitto", "faketime")
 MANY = pytest.mark.slow
@@ -61,17 +64,13 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
     """
     image, clock = Counting(), WallClock(tmp_path)
     (tmp_path / "m.onnx").write_bytes(models.tiny())
-    with (
-        Broker(persistence=True) as broker,
-        Collector(broker.url, "edge/#") as collector,
-        Manager(tmp_path) as manager,
-    ):
-        far = FarEnd(collector)
-        async with ModbusServer({1: image}) as server:
+    with Broker(persistence=True) as broker, Manager(tmp_path) as manager:
+        async with ModbusServer({1: image}) as server, Relay(broker.port) as relay:
+            far = FarEnd(Acknowledged(relay))
             config = configure(
                 tmp_path,
-                devices={"d": device(server.url)},
-                sinks={"plant": sink(broker.url)},
+                devices={"d": device(server.url, timeout="5s")},
+                sinks={"plant": sink(relay.url)},
                 alarms={"hot": {"tag": "d/temp", "high": 50}},
                 self={"alarms": False},
                 models={"m": {"file": str(tmp_path / "m.onnx"), "window": {"rows": ROWS},
@@ -89,7 +88,7 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
                         broker.kill()
                         clock.step(rng.choice([HOUR_S, -HOUR_S]))
                         await image.read(rng.randrange(5, 40))
-                        broker.restart()
+                        await asyncio.to_thread(broker.restart)
                         await told(agent, lambda s: s["sinks"]["plant"]["connected"], 60)
                 assert far.alarms("hot") == [True]
                 image.set_float32(2, 0.0)

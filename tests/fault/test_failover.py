@@ -14,9 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from simulators.agent_process import AgentProcess
 from simulators.broker import Broker, Collector, Message
 from simulators.modbus_server import ModbusServer
+from simulators.mqtt_relay import Relay
 from simulators.nats import NatsCluster
 from tests.agents import Counting, FarEnd, committed, configure, device, sink, told
 from tests.tools import until
+from tests.witness import Acknowledged
 
 MANY = pytest.param(8, marks=pytest.mark.slow)
 
@@ -167,21 +169,18 @@ async def test_the_node_of_the_consumer_is_killed(tmp_path, record_property):
 @pytest.mark.needs("mosquitto")
 @pytest.mark.parametrize("times", [1, MANY])
 async def test_the_other_broker_takes_over(tmp_path, record_property, times):
-    """Two mosquittos that keep what they acknowledged: the second one gets the rest."""
-    image, all_of_it = Counting(), Gathered()
-    far = FarEnd(all_of_it)
+    """Two mosquittos: what the one had not acknowledged, the other one gets."""
+    image = Counting()
     with Broker(persistence=True) as one, Broker(persistence=True) as two:
         brokers = [one, two]
-        with (
-            Collector(one.url, "edge/#", all_of_it.got.append),
-            Collector(two.url, "edge/#", all_of_it.got.append),
-        ):
-            async with ModbusServer({1: image}) as server:
-                urls = [b.url for b in brokers]
-                took = await _under_load(
-                    tmp_path, server, urls, lambda i: brokers[i].kill(),
-                    lambda i: brokers[i].restart(), far, times,
-                )  # fmt: skip
+        async with (
+            ModbusServer({1: image}) as server, Relay(one.port) as first, Relay(two.port) as second
+        ):  # fmt: skip
+            far = FarEnd(Acknowledged(first, second))
+            took = await _under_load(
+                tmp_path, server, [first.url, second.url], lambda i: brokers[i].kill(),
+                lambda i: brokers[i].restart(), far, times,
+            )  # fmt: skip
             await far.complete(committed(tmp_path / "data"), 40)
     _counted(far)
     record_property("recovery_s", round(took, 2))

@@ -15,7 +15,7 @@ from simulators.agent_process import AgentProcess
 from simulators.broker import Broker, Collector
 from simulators.modbus_server import ModbusServer
 from tests.agents import Counting, FarEnd, configure, sink, told
-from tests.crash.mounts import make_image, mounted
+from tests.crash.mounts import make_image, mounted, own_mounts
 from tests.crash.shutdown import shut_down
 from tests.tools import until
 
@@ -170,6 +170,7 @@ class PowerCut:
 
     def __init__(self, folder):
         self._image, self._data = folder / "disk.img", folder / "data"
+        own_mounts()
         make_image(self._image, 128 << 20)
 
     def mount(self):
