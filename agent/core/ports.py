@@ -381,6 +381,10 @@ class Journal(Protocol):
 
     def outbox(self, sink: str) -> Outbox: ...
 
+    def lineage_of(self, epoch: int) -> str:
+        """The lineage that an epoch belongs to: the names of its rows begin with it."""
+        ...
+
     def stepped(self, by_s: float) -> bool:
         """The wall clock was moved; were the times made before unsynced, and so better now."""
         ...

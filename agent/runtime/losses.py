@@ -16,7 +16,7 @@ async def tell_losses(sink: Sink, journal: Journal, outbox: Outbox, clock: Clock
     due_s = clock.mono_s()
     while True:
         for gap in outbox.gaps():
-            await sink.publish_facts("_gap", gap_facts(gap, journal.lineage))
+            await sink.publish_facts("_gap", gap_facts(gap, journal.lineage_of(gap.epoch)))
             outbox.gap_told(gap)
         if clock.mono_s() >= due_s:
             due_s += LEDGER_S

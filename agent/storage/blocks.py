@@ -51,6 +51,20 @@ def in_head(conn: sqlite3.Connection) -> list[Extent]:
     return found
 
 
+def extents(conn: sqlite3.Connection) -> list[Extent]:
+    """Every run of rows that follow each other, of each (stream, epoch), oldest first."""
+    sealed = conn.execute(
+        "SELECT text, epoch, first, last, t0 FROM sealed JOIN names ON id = stream"
+    ).fetchall()
+    found: list[Extent] = []
+    for stream, epoch, first, last, t0 in sorted(sealed + in_head(conn)):
+        if found and found[-1][:2] == (stream, epoch) and first <= found[-1][3] + 1:
+            found[-1] = (*found[-1][:3], max(last, found[-1][3]), found[-1][4])
+        else:
+            found.append((stream, epoch, first, last, t0))
+    return found
+
+
 def facts(stream: str, epoch: int, first: int) -> str:
     """How the facts of a sealed block begin: whose rows they are."""
     return f'{{"stream":{json.dumps(stream)},"epoch":{epoch},"first":{first},'

@@ -131,6 +131,7 @@ class Committer:
                 self._path,
                 self._setup.machine_id,
                 self.names if self._once_open else None,
+                self._clock.wall_ns(),
                 broken=self._broken,
                 fresh=self._once_open,
                 hold=self.hold,

@@ -1,13 +1,15 @@
 """The journal's file: identity, short names, and what one commit costs."""
 
 import contextlib
+import json
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from agent.storage.files import FOLDER, BlockFiles, Extent
+from agent.storage.lineages import KEY, Lineages, read_lineages
 from agent.storage.schema import migrate
 
 FILE: Final = "journal.db"
@@ -27,14 +29,14 @@ class Database:
     Attributes:
         held: The file is of an older version, and stays it until `release`: everything but the
             names of this run is one open transaction, which ends with the connection.
+        lineages: Those of earlier epochs.
     """
 
     def __init__(self, path: Path, *, fresh: bool, hold: bool = False) -> None:
         self.conn = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-        self.ended = True
-        """Did the last run end in order, as far as anybody knows."""
         self._logged_from = self._written_from = thread_wrote()
         self._folder, self._fresh = path.parent / FOLDER, fresh
+        self.lineages: Lineages = []
         try:
             self._prepare()
             self._load(hold=hold)
@@ -135,30 +137,53 @@ class Database:
         )
         return (pages - free) * self._page, free * self._page
 
-    def begin(self, machine_id: str, current: tuple[str, int] | None) -> tuple[str, int]:
+    def begin(
+        self,
+        machine_id: str,
+        current: tuple[str, int] | None,
+        cut: Callable[[sqlite3.Connection, int], None],
+    ) -> tuple[str, int]:
         """Lineage and epoch of this run, committed. *current* is kept when the run goes on.
+
+        *cut* is called with the epoch of the run before, within that commit, if that run did not
+        end in order.
 
         In a file that is held, too: no version may give these names again. What was held so far
         begins anew then.
         """
         meta: dict[str, Any] = dict(self.conn.execute("SELECT key, value FROM meta"))
-        lineage = meta.get("lineage")
+        lineage = was = meta.get("lineage")
         if lineage is None or meta.get("machine") != machine_id:
             lineage = secrets.token_hex(4)
         (sealed,) = self.conn.execute("SELECT max(epoch) FROM sealed").fetchone()
-        epoch = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch
-        self.ended = meta.get("ended", meta.get("ledger_since", 0)) == epoch
-        epoch = epoch + 1 if current is None else max(epoch, current[1])
+        before = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch
+        again = current is not None and before == current[1]
+        ended = again or meta.get("ended", meta.get("ledger_since", 0)) == before
+        epoch = before + 1 if current is None else max(before, current[1])
+        self.lineages = read_lineages(self.conn, meta)
+        if was is not None and lineage != was:
+            self.lineages.append((before, was))
+        if current is not None and not again and current[0] != lineage:
+            self.lineages += [(before, lineage), current[::-1]]
         held, self.held = self.held, False
         if held:
             self.conn.execute("ROLLBACK")
         with self.transaction() as conn:
             conn.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [("lineage", lineage), ("machine", machine_id), ("epoch", epoch)],
+                [
+                    ("lineage", lineage),
+                    ("machine", machine_id),
+                    ("epoch", epoch),
+                    (KEY, json.dumps(self.lineages)),
+                ],
             )
+            if not ended and not held:
+                cut(conn, before)
         if held:
             self._load(hold=True)
+            if not ended:
+                cut(self.conn, before)
         return current or (lineage, epoch)
 
 

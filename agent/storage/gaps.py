@@ -3,16 +3,12 @@
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
-from typing import Final
 
 from agent.core.ports import Gap
 from agent.storage.opening import Gone
 from agent.storage.retention import Op
 
 Later = Callable[[Hashable, Op], None]
-
-POWER_OFF: Final = "power_off"
-"""The run did not end in order: rows after the last one on disk may have been lost with it."""
 
 
 class Gaps:

@@ -14,6 +14,7 @@ from agent.core.stats import Stats
 from agent.storage.acked import Acked
 from agent.storage.audit import SqlAudit
 from agent.storage.ledger import FIRST, Key, Ledger
+from agent.storage.lineages import lineage_of
 from agent.storage.opening import Found
 from agent.storage.outbox import SinkOutbox
 from agent.storage.ranges import Marks, Ranges
@@ -128,6 +129,11 @@ class SqlJournal:
         op = remember_step(self.epoch, self._steps, round(by_s * 1e9))
         self.writer.later(("clock", self._steps), op)
         return True
+
+    def lineage_of(self, epoch: int) -> str:
+        if epoch == self.epoch or self._found is None:
+            return self.lineage
+        return lineage_of(epoch, self._found.lineages, self._found.lineage)
 
     def idle_s(self) -> float:
         """For how long the writer has given no sign of life, s; 0.0 while it waits for work."""

@@ -2,13 +2,16 @@
 
 import sqlite3
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent.storage.acked import Acked, read_acked
-from agent.storage.blocks import Extent, in_head
+from agent.storage.blocks import Extent, extents
+from agent.storage.cuts import remember_cut
 from agent.storage.database import Database
+from agent.storage.lineages import Lineages
 from agent.storage.salvage import reconcile
 from agent.storage.schema import NewerFileError
 
@@ -27,8 +30,7 @@ class Found:
         audit: Number and hash of the last row of the audit trail.
         ledger: (sink, stream, epoch, what) -> rows; gaps: those not told yet.
         ledger_since: Up to this epoch nobody kept a ledger.
-        cut_off: (stream, epoch, last row, its ns) of the run before, if that did not end in
-            order: what came after these rows may be lost.
+        lineages: Those of earlier epochs.
     """
 
     lineage: str
@@ -43,24 +45,10 @@ class Found:
     ledger: dict[tuple[str, str, int, str], int] = field(default_factory=dict)
     gaps: list[Gone] = field(default_factory=list)
     ledger_since: int = 0
-    cut_off: list[tuple[str, int, int, int]] = field(default_factory=list)
+    lineages: Lineages = field(default_factory=list)
 
 
-def extents(conn: sqlite3.Connection) -> list[Extent]:
-    """Every run of rows that follow each other, of each (stream, epoch), oldest first."""
-    sealed = conn.execute(
-        "SELECT text, epoch, first, last, t0 FROM sealed JOIN names ON id = stream"
-    ).fetchall()
-    found: list[Extent] = []
-    for stream, epoch, first, last, t0 in sorted(sealed + in_head(conn)):
-        if found and found[-1][:2] == (stream, epoch) and first <= found[-1][3] + 1:
-            found[-1] = (*found[-1][:3], max(last, found[-1][3]), found[-1][4])
-        else:
-            found.append((stream, epoch, first, last, t0))
-    return found
-
-
-def look(db: Database, lineage: str, epoch: int, *, replaced: bool, current: bool) -> Found:
+def look(db: Database, lineage: str, epoch: int, *, replaced: bool) -> Found:
     """Everything that is kept in memory while the agent runs."""
     conn = db.conn
     last = conn.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
@@ -81,25 +69,8 @@ def look(db: Database, lineage: str, epoch: int, *, replaced: bool, current: boo
             "SELECT sink, stream, epoch, first, last, t0, t1, reason FROM gaps ORDER BY id"
         ).fetchall(),
         int(dict(conn.execute("SELECT key, value FROM meta")).get("ledger_since", 0)),
-        [] if current or db.ended else _cut_off(conn, epoch - 1),
+        db.lineages,
     )
-
-
-def _cut_off(conn: sqlite3.Connection, epoch: int) -> list[tuple[str, int, int, int]]:
-    """The last row of every stream of a run."""
-    ends: dict[str, int] = {}
-    for stream, e, _, last, _ in extents(conn):
-        if e == epoch:
-            ends[stream] = max(last, ends.get(stream, 0))
-    found: list[tuple[str, int, int, int]] = []
-    for stream, last in ends.items():
-        (t1,) = conn.execute(
-            "SELECT max(t1) FROM blocks WHERE epoch = ? AND last = ?"
-            " AND stream = (SELECT id FROM names WHERE text = ?)",
-            (epoch, last, stream),
-        ).fetchone()
-        found.append((stream, epoch, last, t1))
-    return found
 
 
 def is_broken(error: BaseException) -> bool:
@@ -139,6 +110,7 @@ def open_database(
     path: Path,
     machine_id: str,
     current: tuple[str, int] | None,
+    now_ns: int,
     *,
     broken: bool = False,
     fresh: bool = False,
@@ -152,19 +124,20 @@ def open_database(
     """
     if not broken:
         try:
-            return _open(path, machine_id, current, replaced=False, fresh=fresh, hold=hold)
+            return _open(path, machine_id, current, now_ns, replaced=False, fresh=fresh, hold=hold)
         except sqlite3.DatabaseError as e:
             if not is_broken(e):
                 raise
             log.exception("journal.broken", code="E501", file=str(path))
     set_aside(path)
-    return _open(path, machine_id, current, replaced=True, fresh=True)
+    return _open(path, machine_id, current, now_ns, replaced=True, fresh=True)
 
 
 def _open(
     path: Path,
     machine_id: str,
     current: tuple[str, int] | None,
+    now_ns: int,
     *,
     replaced: bool,
     fresh: bool,
@@ -173,11 +146,10 @@ def _open(
     db = Database(path, fresh=fresh, hold=hold)
     try:
         reconcile(db)
-        lineage, epoch = db.begin(machine_id, current)
+        lineage, epoch = db.begin(machine_id, current, partial(remember_cut, now_ns=now_ns))
         if db.held:
             reconcile(db)
-        going_on = current is not None
-        return db, look(db, lineage, epoch, replaced=replaced, current=going_on)
+        return db, look(db, lineage, epoch, replaced=replaced)
     except BaseException:
         db.close()
         raise

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agent.core.ports import Clock, Gap, Lane, Stored
 from agent.storage.acked import Acked
 from agent.storage.dead import Dead
-from agent.storage.gaps import POWER_OFF, Gaps
+from agent.storage.gaps import Gaps
 from agent.storage.ledger import BEFORE, FIRST, PAST, Drops, Key, Ledger
 from agent.storage.opening import Found
 from agent.storage.ranges import Marks, Ranges, first_without
@@ -74,10 +74,6 @@ class SinkOutbox:
         for sink, stream, epoch in found.acked:
             if sink == self.name and (stream, epoch) not in here and epoch != found.epoch:
                 self._fold((stream, epoch), Ranges(json.loads(found.acked[sink, stream, epoch])))
-        if self.name in found.sinks:
-            now = self._clock.wall_ns()
-            for stream, epoch, last, t_ns in found.cut_off:
-                self._gaps.add(Gap(stream, epoch, last + 1, None, POWER_OFF, t_ns, now))
 
     def adopt(self, found: Found, keys: Iterable[Key]) -> None:
         """What an earlier run delivered of the rows of *keys*; rows that are not there any more

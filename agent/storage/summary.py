@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.storage.acked import read_acked
-from agent.storage.blocks import Extent
+from agent.storage.blocks import Extent, extents
 from agent.storage.database import FILE
-from agent.storage.opening import extents
 from agent.storage.ranges import Ranges
 from agent.storage.rows import ALARMS
 

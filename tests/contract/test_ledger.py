@@ -127,6 +127,29 @@ async def test_a_power_cut_leaves_a_gap(tmp_path):
         assert s.journal.outbox("cloud").gaps() == [expected]
 
 
+async def test_cuts_one_after_the_other_are_all_told(tmp_path):
+    """A cut is on the disk before anybody has heard of it: a start that is cut off at once forgets
+    nothing, and rows that it may have made are told as well, on a machine of another name, too.
+    """
+    async with store(tmp_path / "0") as s:
+        s.journal.outbox("cloud")
+        s.journal.put(rows(0, 7))
+        await s.journal.flush()
+        first = s.journal.lineage
+        await asyncio.to_thread(shutil.copytree, tmp_path / "0", tmp_path / "1")
+    async with store(tmp_path / "1"):
+        await asyncio.to_thread(shutil.copytree, tmp_path / "1", tmp_path / "2")
+    async with store(tmp_path / "2", machine="m2") as s:
+        gaps = s.journal.outbox("cloud").gaps()
+        assert [(g.epoch, g.first, g.last, g.reason) for g in gaps] == [
+            (1, 8, None, "power_off"), (2, 1, None, "power_off")
+        ]  # fmt: skip
+        assert [s.journal.lineage_of(e) for e in (1, 2)] == [first, first]
+        assert s.journal.lineage_of(3) == s.journal.lineage != first
+    async with store(tmp_path / "2", machine="m2") as s:
+        assert (s.journal.lineage_of(1), s.journal.lineage_of(3)) == (first, s.journal.lineage)
+
+
 async def test_rows_that_vanished_are_missing(tmp_path):
     """Rows that are owed and not there are found at the start, counted, and told."""
     await sealed(tmp_path, [rows(0, 600), rows(600, 600)])
