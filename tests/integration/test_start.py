@@ -6,17 +6,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.agents import configure
 
 LATER = ("onnxruntime", "starlette", "uvicorn", "prometheus_client", "httpx", "cryptography",
          "pyarrow", "sunspec2", "playwright")  # fmt: skip
 """Loaded by the worker, by the page, for a registry or for an export: never by a start."""
 
+NUMBERS = ("numpy", "pydantic", "yaml", "paho")
+"""Needed by the daemon; a command that only asks it has no use for them."""
+
 SAYS = """
-import json, sys
-from agent.app import daemon
-print(json.dumps(sorted({m.partition(".")[0] for m in sys.modules})))
+import contextlib, json, sys
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+    {}
+print(json.dumps(sorted({{m.partition(".")[0] for m in sys.modules}})))
 """
+
+
+def loaded(code):
+    """The packages that a Python has loaded after *code*."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAYS.format(code)], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def heavy(code):
+    """Which of the heavy ones *code* has loaded."""
+    return sorted(loaded(code) & {*LATER, *NUMBERS})
 
 
 def to_ready(config):
@@ -54,6 +73,20 @@ def test_ready_after_a_second_of_cpu(tmp_path):
 
 def test_what_is_heavy_comes_later():
     """Nothing that only some gateways need, or only a child process, is loaded at the start."""
-    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True)
-    loaded = json.loads(done.stdout)
-    assert [name for name in LATER if name in loaded] == []
+    assert sorted(loaded("from agent.app import daemon") & set(LATER)) == []
+
+
+@pytest.mark.parametrize("module", ["agent.inference.worker", "agent.app.backtester"])
+def test_a_sandbox_comes_before_what_is_heavy(module):
+    """The entry of a child process loads next to nothing before it is confined."""
+    assert heavy(f"import {module}") == []
+
+
+@pytest.mark.parametrize("verb", ["status", "top", "outbox", "alarms", "models", "reload", "trend"])
+def test_a_verb_that_only_asks_is_light(verb, tmp_path):
+    """What asks the running agent, or says that there is none, needs no numbers."""
+    words = [verb, *{"models": ["list"], "alarms": ["list"]}.get(verb, [])]
+    assert heavy(f"from agent.cli.main import main; main({[*words, '--help']})") == []
+    if verb == "status":
+        words += ["-c", str(configure(tmp_path))]
+        assert heavy(f"from agent.cli.main import main; main({words})") == []
