@@ -15,6 +15,7 @@ import structlog
 
 from agent.core.alarms import AlarmEvent
 from agent.core.ports import Stored
+from agent.storage import reserve
 from agent.storage.acked import Notes
 from agent.storage.database import COUNTER, FILE, Database, thread_wrote
 from agent.storage.opening import is_broken, is_full, open_database
@@ -139,7 +140,10 @@ class Committer:
             self._head = Head(self.db, self._setup.seal_s)
             small = os.statvfs(self._path.parent).f_bsize < _BLOCK
         except (sqlite3.Error, OSError) as e:
-            self.fail(e)
+            if reserve.give_up(self._path.parent):
+                self.open()
+            else:
+                self.fail(e)
             return
         if not self._once_open:
             self._advise(small=small)
@@ -283,6 +287,7 @@ class Committer:
         self._tidy_at = time.monotonic() + self._setup.tidy_s
         try:
             free = shutil.disk_usage(self._path.parent).free
+            reserve.keep(self._path.parent, free - self.limits.min_free)
             tables, sealed = db.space()[0], db.files.size()
             room = min(self.limits.max_size, tables + sealed + free - self.limits.min_free)
             space = Space(tables, sealed, max(0, room), self._head.rows())

@@ -14,6 +14,7 @@ from agent.core.batch import Batch
 from agent.core.ports import Lane
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet
+from agent.storage import reserve
 from tests.contract.test_journal import T0, event, rows, store
 from tests.tools import until
 
@@ -375,6 +376,32 @@ async def test_a_full_disk_is_made_room_on(tmp_path):
             assert cloud.depth() == i + 2
             assert not stats.values.get("journal.dropped_rows")
             assert (await cloud.owed(Lane.HISTORY, 600))[0].record.v[0, 0] == 0
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", tmp_path], check=True)
+
+
+@pytest.mark.root
+async def test_a_start_on_a_full_disk(tmp_path):
+    """Full to the last byte at the start: the room that was kept is enough to open the journal,
+    so that what was owed is delivered and new rows are durable.
+    """
+    await asyncio.to_thread(
+        subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", tmp_path], check=True
+    )
+    try:
+        async with store(tmp_path, tidy_s=0.0) as s:
+            s.journal.outbox("cloud")
+            s.journal.put(rows(0, 2))
+            await s.journal.flush()
+            await until((tmp_path / reserve.FILE).exists)
+        _fill(tmp_path / "ballast")
+        async with store(tmp_path) as s:
+            assert (s.journal.durable, s.journal.epoch) == (True, 2)
+            cloud = s.journal.outbox("cloud")
+            s.journal.put(rows(2, 3))
+            await s.journal.flush()
+            (first,) = await cloud.owed(Lane.HISTORY, 600)
+            assert (first.epoch, list(first.record.v[:, 0]), cloud.depth()) == (1, [0, 1], 5)
     finally:
         await asyncio.to_thread(subprocess.run, ["umount", tmp_path], check=True)
 
