@@ -22,6 +22,7 @@ from agent.app.takeover import Ending, Takeover, Wish
 from agent.app.verbs import commands, verbs
 from agent.config import crosscheck, renames
 from agent.config.base import Context
+from agent.config.cures import writable
 from agent.config.load import ConfigProblems
 from agent.config.schema import Settings
 from agent.core.errors import ConfigError
@@ -72,6 +73,8 @@ def _make(data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         log.error("data_dir.missing", path=str(data_dir), error=str(e))  # noqa: TRY400
+    if cure := writable(data_dir):
+        log.error("data_dir.refused", code="E752", path=str(data_dir), fix=cure)
 
 
 class Daemon:

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from agent.app.status import status
+from agent.config.cures import unit_setting
 from agent.config.web import WebSection
 from agent.core.errors import PermanentError
 
@@ -66,6 +68,13 @@ def _own(daemon: "Daemon") -> Mapping[str, float]:
     return dict(zip(names, channel.latest.v[-1].tolist(), strict=True))
 
 
+_LOW_PORT: Final = "Choose a port from 1024 up in `web: listen`. For this one: " + unit_setting(
+    "port",
+    "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+    "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+)
+
+
 @contextlib.contextmanager
 def _listening(section: WebSection) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
@@ -77,7 +86,9 @@ def _listening(section: WebSection) -> Iterator[socket.socket]:
             raise PermanentError(
                 f"the page cannot listen on {section.listen} ({os.strerror(e.errno or 0)})",
                 where="web",
-                fix="Choose a free port, and an address of this machine, in `web: listen`.",
+                fix=_LOW_PORT
+                if e.errno == errno.EACCES
+                else "Choose a free port, and an address of this machine, in `web: listen`.",
                 code="E768",
             ) from e
         sock.listen(64)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from agent.config.cures import readable
 from agent.core.errors import ConfigError
 from agent.core.ports import Clock, StateStore
 from agent.core.stats import Stats
@@ -189,7 +190,8 @@ class Secret(Section):
             raise ConfigError(
                 f"the secret in {path} cannot be read ({e.strerror})",
                 code="E120",
-                fix="Create the file, readable by the user edge-agent, or correct the path.",
+                fix=readable(str(path))
+                or "Create the file, readable by the user edge-agent, or correct the path.",
             ) from e
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import grp
 import os
 import ssl
 import termios
@@ -14,6 +15,7 @@ from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.client.base import ModbusBaseClient
 from pymodbus.framer import FramerType
 
+from agent.config.cures import readable
 from agent.links.modbus_line import Line
 from agent.links.modbus_rtu import Late, RtuLine, Timing
 from agent.links.names import Lookup
@@ -143,7 +145,12 @@ class SerialDial:
             reconnect_delay=0,
         )
         line = RtuLine(client, self.timing, self._late, stream=False)
-        await _opened(line, f"the serial port {port.path}", timeout_s)
+        try:
+            await _opened(line, f"the serial port {port.path}", timeout_s)
+        except NotConnected as e:
+            if cure := _admitted(port.path):
+                raise NotConnected(f"{e}: {cure}") from e
+            raise
         if port.rs485:
             self._switch(line)
         return line
@@ -184,6 +191,37 @@ def node(path: str, host: Path = _HOST) -> str:
     return str(there)
 
 
+def _admitted(path: str) -> str:
+    """The command that lets the agent open a port which is there and is refused; else empty."""
+    where = node(path)
+    try:
+        os.close(os.open(where, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except PermissionError as e:
+        if e.errno == errno.EACCES:  # by the file's own rights
+            group = _group(Path(where).stat().st_gid)
+            if group == "root":
+                return f"run: sudo chgrp dialout {path}"
+            return f"run: sudo usermod -aG {group} edge-agent && sudo systemctl restart edge-agent"
+        kind = _driver(os.major(Path(where).stat().st_rdev))
+        return f"run: sudo systemctl set-property edge-agent DeviceAllow='char-{kind} rw'"
+    except OSError:
+        pass
+    return ""
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _driver(major: int) -> str:
+    """The name that a unit's `DeviceAllow=` knows a kind of device by."""
+    lines = Path("/proc/devices").read_text(encoding="ascii").partition("Block")[0].splitlines()
+    return next((s.split()[1] for s in lines if s.split()[:1] == [str(major)]), str(major))
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """What both sides prove themselves with (Modbus/TCP Security: certificates on both)."""
@@ -201,7 +239,7 @@ class TlsFiles:
         except (OSError, ssl.SSLError) as e:
             raise NotConnected(
                 f"the certificate files cannot be read ({e}): ca {self.ca}, cert {self.cert}, "
-                f"key {self.key}"
+                f"key {self.key}. {readable(self.ca, self.cert, self.key)}".rstrip()
             ) from e
         return context
 
@@ -241,7 +279,9 @@ def _refusal(error: Exception) -> str:
         case errno.ENOENT:
             return "is not there: is the converter plugged in?"
         case errno.EACCES:
-            return "may not be opened by this user: add it to the group dialout"
+            return "may not be opened by the user of the agent"
+        case errno.EPERM:
+            return "may not be opened by this service"
         case errno.ECONNREFUSED:
             return "refuses the connection: check address, port, and that the service is on"
         case errno.EHOSTUNREACH | errno.ENETUNREACH:

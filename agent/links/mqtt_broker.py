@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, Seconds, Secret, Section
+from agent.config.cures import readable
 from agent.core.errors import PermanentError
 from agent.links.mqtt_peer import Peer
 from agent.links.names import Lookup
@@ -123,7 +124,8 @@ class BrokerSection(Section):
             raise PermanentError(
                 f"the certificate files cannot be read ({e.strerror or e})",
                 where=f"ca {self.ca}, cert {self.cert}, key {self.key}",
-                fix="Check the paths, and that the user edge-agent may read them.",
+                fix=readable(self.ca, self.cert, self.key)
+                or "Check the paths, and that the user edge-agent may read them.",
                 code="E420",
             ) from e
         return context

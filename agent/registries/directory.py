@@ -13,6 +13,7 @@ from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Context, RegistrySection
+from agent.config.cures import readable, readable_folder
 from agent.core.errors import AgentError, PermanentError, TransientError
 from agent.core.registry import Offer
 from agent.registries.index import FILE, MAX_INDEX, check_name, parse
@@ -175,7 +176,7 @@ class DirectoryRegistry:
             return PermanentError(
                 f"cannot be read ({why})",
                 where=str(path),
-                fix="Let the user edge-agent read it.",
+                fix=readable_folder(self._root) or readable(str(path)) or "Let edge-agent read it.",
                 code="E622",
             )
         return TransientError(

@@ -15,6 +15,7 @@ from typing import Final
 from agent.codecs import envelope as dsse
 from agent.codecs.envelope import Envelope, public_key, signed_by
 from agent.config import manifest
+from agent.config.cures import readable
 from agent.core.errors import PermanentError
 from agent.core.manifest import Manifest
 from agent.core.ports import Clock, StateStore
@@ -211,6 +212,6 @@ def _file(path: Path) -> bytes:
         raise PermanentError(
             f"the keyring cannot be read ({e.strerror})",
             where=str(path),
-            fix="Put it there, readable by the user edge-agent.",
+            fix=readable(str(path)) or "Put it there, readable by the user edge-agent.",
             code="E683",
         ) from e

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.base import Bytes, RegistrySection, Seconds, Secret
+from agent.config.cures import readable
 from agent.core.errors import AgentError, ConfigError, PermanentError, TransientError
 from agent.core.registry import Offer
 from agent.links.tls import trusting
@@ -224,7 +225,8 @@ class Web:
             raise ConfigError(
                 f"the CA file {self._config.ca} cannot be read ({e})",
                 where=f"registry {self._name}",
-                fix="Give a PEM file that the user edge-agent may read.",
+                fix=readable(self._config.ca)
+                or "Give a PEM file that the user edge-agent may read.",
                 code="E662",
             ) from e
 

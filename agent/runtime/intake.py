@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from agent.codecs import envelope as dsse
+from agent.config.cures import readable
 from agent.config.manifest import parse
 from agent.core.errors import PermanentError, TransientError
 from agent.core.manifest import Manifest
@@ -230,7 +231,7 @@ def bounded(name: str, file: Path) -> bytes:
         raise PermanentError(
             f"the model file {file} cannot be read ({e.strerror})",
             where=f"model {name}",
-            fix="Correct `file`, or let the user edge-agent read it.",
+            fix=readable(str(file)) or "Correct `file`, or let the user edge-agent read it.",
             code="E644",
         ) from e
     if not 0 < len(data) <= MAX_MODEL:

@@ -73,6 +73,7 @@ def booted(tree: Path, folder: Path, binds: list[str]) -> Iterator[Machine]:
             nspawn = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
                  "--notify-ready=yes", f"--machine=ea{os.getpid()}", "--volatile=overlay",
+                 "--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf",
                  *binds, "-D", str(tree), "--boot"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
