@@ -16,10 +16,26 @@ _SHIPPED: Final = (
 _ROW: Final = re.compile(r"^\| ((?:[EAW]\d{3}(?:, )?)+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
+_COMMAND: Final = re.compile(r"^`((?:edge-agent|journalctl|systemctl|timedatectl|ip) [^`]+)`")
+_RANGE: Final = re.compile(r"^\| ([EAW]\d{3}) to ([EAW]\d{3}) \| `(.+)` \|$", re.MULTILINE)
+
+
+def first_command(code: str) -> str:
+    """What to run first: the command its cure begins with, else that of its range; or empty."""
+    if own := _COMMAND.match(explained(code)[1]):
+        return own[1]
+    ranges = _RANGE.findall(_page())
+    return next((told for low, high, told in ranges if low <= code <= high), "")
+
+
+def _page() -> str:
+    page = next((p for p in _SHIPPED if p.is_file()), None)
+    return "" if page is None else page.read_text(encoding="utf-8")
+
+
 def explained(code: str) -> tuple[str, str]:
     """What *code* means, and what to do; raises `AgentError` E788 for one that there is not."""
-    page = next((p for p in _SHIPPED if p.is_file()), None)
-    text = "" if page is None else page.read_text(encoding="utf-8")
+    text = _page()
     for codes, meaning, cure in _ROW.findall(text):
         if code in codes.split(", "):
             return meaning, cure

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
-from agent.cli.codes import CODE, explained
+from agent.cli.codes import CODE, explained, first_command
 from agent.cli.override import show
 from agent.cli.table import age
 
@@ -32,8 +32,10 @@ def run(args: Namespace) -> int:
 
 def _code(code: str, *, as_json: bool) -> int:
     meaning, cure = explained(code)
-    told = {"code": code, "means": meaning, "do": cure}
-    print(json.dumps(told, indent=2) if as_json else f"{code}  {meaning}\n  do    {cure}")
+    first = first_command(code)
+    told = {"code": code, "means": meaning, "first": first, "do": cure}
+    text = f"{code}  {meaning}\n  first  {first}\n  do     {cure}"
+    print(json.dumps(told, indent=2) if as_json else text)
     return OK
 
 

@@ -1,11 +1,12 @@
 """The one command that cures what our unit, or the rights of a file, refuse the agent."""
 
 import os
+import re
 from pathlib import Path
 from shlex import quote
 from typing import Final
 
-_HIDDEN: Final = ("/home/", "/root/", "/tmp/", "/var/tmp/", "/run/user/")  # noqa: S108 - not made
+_HIDDEN: Final = re.compile(r"/(home|root|tmp|var/tmp|run/user)/")
 """What the unit shows nobody (`ProtectHome=`, `PrivateTmp=`): the agent sees nothing there."""
 _OWN: Final = "/etc/edge-agent/"
 
@@ -35,7 +36,7 @@ def readable_folder(path: Path) -> str:
 def _absent(path: str) -> bool:
     """It is not there, and not just hidden."""
     try:
-        return not path.startswith(_HIDDEN) and not Path(path).exists()
+        return not _HIDDEN.match(path) and not Path(path).exists()
     except OSError:
         return False
 

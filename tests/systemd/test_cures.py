@@ -136,10 +136,10 @@ async def test_a_secret_out_of_sight_is_cured_by_the_command_that_is_named(
     machine: Machine,
 ) -> None:
     """A home folder is hidden: the file is copied to where the agent may read it."""
-    shell(machine, "mkdir -p /home/tech && echo secret > /home/tech/password.txt")
-    (machine.etc / "edge-agent.yaml").write_text(CONFIG + SINK % "/home/tech/password.txt")
+    shell(machine, "mkdir -p /home/t && echo secret > /home/t/password.txt")
+    (machine.etc / "edge-agent.yaml").write_text(CONFIG + SINK % "/home/t/password.txt")
     machine.run("systemctl reload edge-agent")
-    await cured(machine, "/home/tech/password.txt")
+    await cured(machine, "/home/t/password.txt")
     take(machine, CONFIG + SINK % "/etc/edge-agent/password.txt")
     await until(lambda: "E401" in machine.messages(), 20, machine.messages)
 

@@ -14,7 +14,7 @@ def test_what_may_be_read_or_is_not_there_needs_no_command(tmp_path: Path) -> No
     assert readable_folder(tmp_path) == writable(tmp_path) == writable(tmp_path / "none") == ""
 
 
-@pytest.mark.parametrize("folder", ["/home/tech", "/tmp", "/run/user/1000"])  # noqa: S108
+@pytest.mark.parametrize("folder", ["/home/t", "/tmp", "/run/user/1000"])  # noqa: S108
 def test_what_the_unit_hides_is_copied_to_where_it_may_be_read(folder: str) -> None:
     """Whatever a technician has in a home folder or in /tmp; a space in the name does no harm."""
     assert readable(f"{folder}/no such.pem") == (
