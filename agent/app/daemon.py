@@ -31,7 +31,7 @@ from agent.core.stats import Stats
 from agent.core.tag import WAS
 from agent.core.texts import Texts, unseen
 from agent.links.recorder import Recorder
-from agent.runtime.clock import SystemClock, machine_id
+from agent.runtime.clock import SystemClock, identity
 from agent.runtime.control import Control, socket_path
 from agent.runtime.overrides import Overrides
 from agent.runtime.pipeline import Pipeline, Wiring
@@ -60,7 +60,9 @@ async def serve(config_path: Path) -> int:
     clock, stats = SystemClock(), Stats()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            open_store(data_dir, loaded.settings.journal, clock, stats, machine_id(), hold=True)
+            open_store(
+                data_dir, loaded.settings.journal, clock, stats, identity(data_dir), hold=True
+            )
         )
         daemon = Daemon(loaded, store, clock, stats)
         await daemon.run(stack)

@@ -1,5 +1,6 @@
 """The two clocks of the machine, and whether the wall clock can be believed."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,3 +80,32 @@ def machine_id(root: Path = Path("/")) -> str:
         if found and found != "uninitialized":
             return found
     return ""
+
+
+def identity(data_dir: Path, root: Path = Path("/")) -> str:
+    """The id of this machine and, as a copy of a whole card has the same, the serial numbers of
+    the board and of the disk that holds *data_dir*: what can be read of them, in this order.
+    """
+    board = root / "sys/firmware/devicetree/base/serial-number"
+    return " ".join(x for x in (machine_id(root), _serial(board), _disk(data_dir, root)) if x)
+
+
+def _disk(data_dir: Path, root: Path) -> str:
+    """The serial number of a disk; empty when it tells none (virtual ones do not)."""
+    there = next(
+        path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists()
+    )
+    number = there.stat().st_dev
+    part = (root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    names = ("device/cid", "wwid", "device/wwid")
+    found = (_serial(folder / name) for folder in (part, part.parent) for name in names)
+    return next((serial for serial in found if serial), "")
+
+
+def _serial(path: Path) -> str:
+    """What a file of the kernel says, without blanks; empty when it says nothing."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "-".join(text.strip("\0 \n").split())

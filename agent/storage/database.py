@@ -153,7 +153,8 @@ class Database:
         """
         meta: dict[str, Any] = dict(self.conn.execute("SELECT key, value FROM meta"))
         lineage = was = meta.get("lineage")
-        if lineage is None or meta.get("machine") != machine_id:
+        ours = (machine_id, machine_id.partition(" ")[0])  # an older agent knew no serial numbers
+        if lineage is None or meta.get("machine") not in ours:
             lineage = secrets.token_hex(4)
         (sealed,) = self.conn.execute("SELECT max(epoch) FROM sealed").fetchone()
         before = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch

@@ -80,6 +80,15 @@ async def test_other_machine_is_another_lineage(tmp_path):
         assert (owed.lineage, owed.epoch) == (first, 1)
 
 
+async def test_serial_numbers_that_are_new_are_no_other_machine(tmp_path):
+    """A journal of an agent that knew none keeps its lineage; another number is another machine."""
+    seen = []
+    for machine in ("m1", "m1 board", "m1 other"):
+        async with store(tmp_path, machine=machine) as s:
+            seen.append(s.journal.lineage)
+    assert (seen[0] == seen[1], seen[1] == seen[2]) == (True, False)
+
+
 async def test_history_is_what_was_put(tmp_path):
     """Tags with limits, qualities, origin, window, late rows and who made the time come back."""
     origin = Origin("m", "1.2", 3, "ab" * 32, "active")

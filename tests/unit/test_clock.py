@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.clock import REFRESH_S, SystemClock, machine_id
+from agent.runtime.clock import REFRESH_S, SystemClock, identity, machine_id
 from agent.runtime.clock_sync import Disciplined, kernel_synced
 
 
@@ -121,3 +121,18 @@ def test_machine_id_is_read_or_empty(tmp_path: Path) -> None:
     assert machine_id(tmp_path) == "0123456789abcdef0123456789abcdef"
     (tmp_path / "etc" / "machine-id").write_text("uninitialized\n")
     assert machine_id(tmp_path) == ""
+
+
+def test_a_copy_of_a_whole_card_is_another_machine(tmp_path: Path) -> None:
+    """It has the machine-id of the first on it: the board and the card tell them apart."""
+    number = tmp_path.stat().st_dev
+    device = tmp_path / f"sys/dev/block/{os.major(number)}:{os.minor(number)}/device"
+    board = tmp_path / "sys/firmware/devicetree/base"
+    for folder in (tmp_path / "etc", board, device):
+        folder.mkdir(parents=True)
+    (tmp_path / "etc" / "machine-id").write_text("0123\n")
+    data = tmp_path / "not" / "yet"
+    assert identity(data, tmp_path) == "0123"
+    (board / "serial-number").write_text("10000000abcd\0")
+    (device / "cid").write_text("fe 01\n")
+    assert identity(data, tmp_path) == "0123 10000000abcd fe-01"
