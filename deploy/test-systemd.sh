@@ -14,11 +14,13 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 bash deploy/setup-apt.sh systemd-container debootstrap python3-venv
 
+# The mirror this machine already uses, whatever it is.
+release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+  awk -v release="$release" '$1 == release { print $2; exit }')
+[ "$release" = bookworm ] && export EDGE_AGENT_TEST_MIRROR="$mirror"
+
 if [ ! -e "$tree.ready" ]; then
-  # The mirror this machine already uses, whatever it is.
-  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-    awk -v release="$release" '$1 == release { print $2; exit }')
   [ -n "$mirror" ] || { echo "No package source for $release in /etc/apt" >&2; exit 69; }
   rm -rf "$tree"
   mkdir -p "$(dirname "$tree")"
@@ -33,4 +35,5 @@ if [ ! -e "$tree.ready" ]; then
   : >"$tree.ready"
 fi
 [ "${1:-}" = --tree ] && exit 0
-exec .venv/bin/pytest "${@:-tests/systemd}"
+[ $# -gt 0 ] || set -- -m "not slow" tests/systemd
+exec .venv/bin/pytest "$@"

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from agent import __version__
 from agent.config.load import ConfigProblems, Whole, load_whole
 from agent.config.places import DATA_DIR, data_dir_in
 from agent.config.schema import Settings
@@ -92,11 +93,15 @@ def last_good(configs: Configs, path: Path, why: str) -> Loaded | None:
 
 
 def taken_back(configs: Configs, digest: str) -> str:
-    """Why the file with *digest* must not run; empty when it may. Counts starts on probation."""
+    """Why the file with *digest* must not run; empty when it may. Counts starts on probation.
+
+    Only those of the version of the agent that took it over: another one, which may be on trial
+    itself, proves nothing against the file.
+    """
     refused, probation = configs.mark("refused"), configs.mark("probation")
     if refused.get("digest") == digest:
         return str(refused.get("why"))
-    if probation.get("digest") != digest:
+    if probation.get("digest") != digest or probation.get("version") != __version__:
         return ""
     starts = int(probation.get("starts", 0)) + 1
     if starts < MAX_STARTS:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from agent import __version__
 from agent.app.boot import Loaded, accept, keep
 from agent.app.changes import Changes, compare
 from agent.app.health import expected, lost, works
@@ -95,7 +96,8 @@ class Takeover:
         before, for_s = frozenset(mark.get("before", ())), float(mark.get("for_s", 0.0))
         base_loaded = Loaded(accept(base).whole, loaded.path, last_good=True)
         by, starts = str(mark.get("by", "")), int(mark.get("starts", 0))
-        self._begin(loaded, base_loaded, before, for_s, by, starts)
+        version = str(mark.get("version", __version__))
+        self._begin(loaded, base_loaded, before, for_s, by, starts, version)
 
     def plan(self) -> Changes:
         """What the file as it is now would change. Raises `ConfigError` if it is refused."""
@@ -195,13 +197,15 @@ class Takeover:
         for_s: float,
         by: str,
         starts: int = 0,
+        version: str = __version__,
     ) -> None:
         until_s = self._daemon.clock.mono_s() + for_s
         on = Probation(loaded, base, frozenset(before), for_s, until_s, by, asyncio.Event())
         self.probation = on
         keep(loaded, by, "probation")
         mark = {"digest": loaded.digest, "before": sorted(on.before), "starts": starts}
-        self._configs.set_mark("probation", mark | {"for_s": for_s, "by": by})
+        mark |= {"for_s": for_s, "by": by, "version": version}
+        self._configs.set_mark("probation", mark)
         log.info("config.probation", digest=loaded.digest, for_s=for_s, by=by)
         self._judge = asyncio.ensure_future(self._watched(on))
 
@@ -249,7 +253,13 @@ class Takeover:
         self._configs.set_mark("probation", {})
 
     async def stop(self) -> None:
-        """The agent ends; a probation goes on when it starts again."""
+        """The agent is told to end; a probation goes on when it starts again, and that start is
+        nothing against it.
+        """
+        mark = self._configs.mark("probation")
+        if self.probation is not None and mark:
+            starts = max(0, int(mark["starts"]) - 1)
+            self._configs.set_mark("probation", {**mark, "starts": starts})
         if self._judge is not None:
             self._judge.cancel()
             await asyncio.gather(self._judge, return_exceptions=True)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from agent.storage.configs import Configs
 from simulators.agent_process import AgentProcess
 from simulators.modbus_server import ModbusServer
 from tests.agents import Counting, command, configure, device, told
@@ -94,6 +95,27 @@ async def test_a_probation_outlives_the_agent(tmp_path):
         async with AgentProcess(config) as again:
             status = await told(again, lambda s: s["config"]["digest"] == before)
             assert "had to start 3 times" in status["reasons"][0]
+
+
+async def test_a_start_that_somebody_asked_for_is_nothing_against_a_file(tmp_path):
+    """Restarted by hand as often as one likes, or by a version of the agent that cannot start,
+    and is on trial itself: the probation goes on.
+    """
+    async with site(tmp_path) as (agent, write, _):
+        before = (await agent.ask("status"))["config"]["digest"]
+        config = write(poll="70ms")
+        assert (await command(config, "apply", "--for", "10min")).returncode == 0
+        await agent.terminate()
+        for _ in range(3):
+            async with AgentProcess(config) as again:
+                await told(again, lambda s: s["config"]["probation"])
+                await again.terminate()
+        configs = Configs(tmp_path / "data")
+        mark = configs.mark("probation")
+        configs.set_mark("probation", mark | {"version": "another", "starts": 2})
+        async with AgentProcess(config) as again:
+            status = await told(again, lambda s: s["config"]["probation"])
+            assert status["config"]["digest"] != before
 
 
 async def test_a_change_during_a_probation(tmp_path):

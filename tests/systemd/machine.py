@@ -64,14 +64,20 @@ class Machine:
 
 
 @contextmanager
-def booted(tree: Path, folder: Path, binds: list[str]) -> Iterator[Machine]:
-    """A machine on top of *tree*, which stays as it is, with *binds* (options of nspawn) in it."""
+def booted(
+    tree: Path, folder: Path, binds: list[str], *, network: bool = False
+) -> Iterator[Machine]:
+    """A machine on top of *tree*, which stays as it is, with *binds* (options of nspawn) in it.
+
+    *network*: it has the one of this machine, and not only a loopback of its own.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
         notify.settimeout(60.0)
         with (folder / "boot.log").open("wb") as log:
             nspawn = subprocess.Popen(
-                ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
+                ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit",
+                 *([] if network else ["--private-network"]),
                  "--notify-ready=yes", f"--machine=ea{os.getpid()}", "--volatile=overlay",
                  "--capability=CAP_BPF,CAP_NET_ADMIN", "--system-call-filter=bpf",
                  *binds, "-D", str(tree), "--boot"],

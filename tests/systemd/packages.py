@@ -27,7 +27,9 @@ def never_ready() -> dict[str, bytes]:
 
 
 def release(folder: Path, version: str, changes: dict[str, bytes] | None = None) -> Path:
-    """A package called *version*, in whose agent the files of *changes* are others."""
+    """A package called *version*, whose agent says so, and in which the files of *changes* are
+    others.
+    """
     root = folder / version
     subprocess.run(["dpkg-deb", "-R", BUILT[-1], root], check=True)
     control = root / "DEBIAN" / "control"
@@ -36,10 +38,10 @@ def release(folder: Path, version: str, changes: dict[str, bytes] | None = None)
         file = root / "DEBIAN" / name
         file.write_text(file.read_text().replace(old, version) if name != "md5sums" else "")
     home = (root / "opt/edge-agent" / old).rename(root / "opt/edge-agent" / version)
-    if changes:
-        wheel = next((home / "wheels").glob("edge_agentd-*.whl"))
-        _change(wheel, changes)
-        _pin_again(home / "requirements.txt", wheel)
+    named = {"agent/__init__.py": f'__version__ = "{version}"\n'.encode()}
+    wheel = next((home / "wheels").glob("edge_agentd-*.whl"))
+    _change(wheel, named | (changes or {}))
+    _pin_again(home / "requirements.txt", wheel)
     made = folder / f"{version}.deb"
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", "-Znone", "-b", root, made],

@@ -9,6 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.systemd.installed import (
+    CONFIG,
+    FILE,
+    INSTALL_S,
+    begin,
+    current,
+    install,
+    rows,
+    serving,
+    shelf,
+)  # fmt: skip
 from tests.systemd.machine import Machine, booted
 from tests.systemd.packages import BUILT, never_ready, release
 from tests.tools import until
@@ -22,67 +33,20 @@ pytestmark = [
     pytest.mark.skipif(not BUILT, reason="needs dist/edge-agent_VERSION_amd64.deb: make deb"),
 ]
 
-CONFIG = """\
-version: 1
-gateway: {id: gateway-1}
-devices:
-  pump1:
-    type: modbus
-    connect: "tcp://127.0.0.1:5020"
-    unit: 1
-    addressing: zero_based
-    poll: 100ms
-    tags:
-      flow: {reg: 0, as: uint16}
-"""
-# Answers every read with a count, so that each sample is another one.
-DEVICE = """\
-import asyncio, itertools, struct
-count = itertools.count()
-async def serve(reader, writer):
-    while head := await reader.read(12):
-        words = struct.unpack(">H", head[10:12])[0]
-        values = struct.pack(">H", next(count) % 65536) * words
-        answer = head[6:8] + bytes([len(values)]) + values
-        writer.write(head[:4] + struct.pack(">H", len(answer)) + answer)
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 5020)
-    await server.serve_forever()
-asyncio.run(main())
-"""
-FILE = "/etc/edge-agent/edge-agent.yaml"
-INSTALL_S = 300.0
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """/packages of the machine."""
+    return tmp_path_factory.mktemp("package")
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted machine that has four versions of the package at hand and none installed."""
-    folder = tmp_path_factory.mktemp("package")
-    for version in ("1.0", "1.1"):
-        release(folder, version)
+def machine(folder: Path) -> Iterator[Machine]:
+    """A booted machine that has three versions of the package at hand and none installed."""
+    shelf(folder, "1.0", "1.1")
     release(folder, "1.2", never_ready())
-    (folder / "device.py").write_text(DEVICE)
     with booted(Path(TREE), folder, [f"--bind-ro={folder}:/packages"]) as found:
         yield found
-
-
-def install(machine: Machine, version: str) -> str:
-    """`dpkg -i` of that version; what it said."""
-    done = machine.run(f"dpkg --force-confold -i /packages/{version}.deb", INSTALL_S)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def current(machine: Machine) -> str:
-    """The version in service."""
-    return machine.run("readlink /opt/edge-agent/current").stdout.strip()
-
-
-def rows(machine: Machine) -> list[str]:
-    """The samples of pump1/flow in the journal, oldest first."""
-    done = machine.run("edge-agent export --tags pump1/flow --from 24h")
-    assert done.returncode == 0 or "E507" in done.stderr, done.stderr
-    return done.stdout.splitlines()[1:]
 
 
 def test_installed_without_a_network_it_runs_at_once(machine: Machine) -> None:
@@ -99,22 +63,23 @@ def test_installed_without_a_network_it_runs_at_once(machine: Machine) -> None:
 
 async def test_it_collects(machine: Machine) -> None:
     """The conffile is the one to edit; a reload takes it over."""
-    server = "systemd-run --unit=device /usr/bin/python3 /packages/device.py"
-    assert machine.run(server).returncode == 0
-    (machine.etc / "edge-agent.yaml").write_text(CONFIG)
-    done = machine.run("systemctl reload edge-agent", 60.0)
-    assert done.returncode == 0, machine.messages()
+    begin(machine)
     await until(lambda: len(rows(machine)) > 20, 60, lambda: machine.messages()[-2000:])
+    await until(lambda: serving(machine) == ["7.1"], 60, lambda: machine.messages()[-2000:])
 
 
-def test_an_upgrade_keeps_the_journal_and_the_version_before(machine: Machine) -> None:
-    """Every row is still there, the new version was ready once and is no longer on probation."""
+async def test_an_upgrade_keeps_what_was_there(machine: Machine, folder: Path) -> None:
+    """Every row, the model in service though its registry is gone, and the version before; the
+    new one was ready once and is no longer on probation.
+    """
+    (folder / "registry").rename(folder / "gone")
     before = rows(machine)
     install(machine, "1.1")
     assert (machine.show("ActiveState"), current(machine)) == ("active", "1.1")
     assert rows(machine)[: len(before)] == before
     assert machine.run("/opt/edge-agent/1.0/venv/bin/edge-agent explain E101").returncode == 0
     assert machine.run("test -e /var/lib/edge-agent-update/previous").returncode == 1
+    await until(lambda: serving(machine) == ["7.1"], 60, lambda: machine.messages()[-2000:])
 
 
 async def test_three_starts_without_ready_bring_the_version_before_back(machine: Machine) -> None:
@@ -134,12 +99,13 @@ async def test_three_starts_without_ready_bring_the_version_before_back(machine:
     assert not list((machine.root / "var/lib/edge-agent").glob("journal.db.broken-*"))
 
 
-def test_a_downgrade_keeps_the_journal(machine: Machine) -> None:
+async def test_a_downgrade_keeps_what_was_there(machine: Machine) -> None:
     """An older package is installed like a newer one."""
     before = rows(machine)
     install(machine, "1.0")
     assert (machine.show("ActiveState"), current(machine)) == ("active", "1.0")
     assert rows(machine)[: len(before)] == before
+    await until(lambda: serving(machine) == ["7.1"], 60, lambda: machine.messages()[-2000:])
 
 
 def test_a_broken_file_is_named_and_nothing_is_started(machine: Machine) -> None:
