@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarm import AlarmSpec, Kind
 from agent.core.alarms import AlarmTable
 from agent.core.batch import Batch

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.batch import Batch
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet

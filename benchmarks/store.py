@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agent.codecs.block import Columns
 from agent.codecs.sealed import at, seal, unseal
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.batch import Batch
 from agent.core.stats import Stats
 from agent.core.tag import Tag, TagSet

@@ -45,6 +45,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "epoch": daemon.store.journal.epoch,
             "lineage": daemon.store.journal.lineage,
             "holds_h": holds_h(daemon),
+            "classes": daemon.store.journal.classes(),
         },
         "system": {
             "cpu_percent": _own(daemon, "cpu_percent"),

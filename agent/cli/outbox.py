@@ -20,16 +20,21 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dead", action="store_true", help="rows that a broker refused for ever, and why"
     )
+    parser.add_argument(
+        "--room", action="store_true", help="what each class of rows takes of its quota"
+    )
     add_daemon(parser)
     add_json(parser)
 
 
 def run(args: Namespace) -> int:
-    """Print one line for each sink, or for each dead letter."""
+    """Print one line for each sink, for each dead letter, or for each class of rows."""
     if args.dead:
         from agent.storage.dead import dead_letters  # noqa: PLC0415 - NumPy, only when needed
 
         rows, none = _read(dead_letters, data_dir(args)), "no dead letters"
+    elif args.room:
+        rows, none = _room(args), "not measured yet: the agent looks once a minute"
     else:
         rows, none = _rows(args), "no sink"
     print(json.dumps(rows, indent=2, default=str) if args.json else records(rows, none))
@@ -44,6 +49,22 @@ def _rows(args: Namespace) -> list[dict[str, Any]]:
             raise
         return _from_disk(data_dir(args))
     return found
+
+
+def _room(args: Namespace) -> list[dict[str, Any]]:
+    """What each class takes, and of a running agent its quota, bytes."""
+    try:
+        classes = ask(find_socket(args), "status")["journal"]["classes"]
+    except AgentError as e:
+        if e.code != "E775":
+            raise
+        from agent.storage.summary import classes_on_disk  # noqa: PLC0415 - only when needed
+
+        return _read(classes_on_disk, data_dir(args))
+    return [
+        {"class": kind, **one, "percent": round(100 * one["bytes"] / max(one["quota"], 1))}
+        for kind, one in classes.items()
+    ]
 
 
 def _from_disk(folder: Path) -> list[dict[str, Any]]:

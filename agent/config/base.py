@@ -40,6 +40,8 @@ _LONGEST_S: Final = 100 * 365 * 86400.0
 """100 years: as nanoseconds it still fits into 64 bits."""
 _WITH_UNIT: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*$")
 
+_PERCENT: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
+
 DURATION: Final = r"^\d+(\.\d+)?\s*(us|ms|s|min|m|h|d)$"
 
 T = TypeVar("T")
@@ -83,6 +85,14 @@ def parse_bytes(value: object) -> int:
     return int(_measure(value, {k: float(v) for k, v in _BYTES.items()}, "size", "64MB", _LARGEST))
 
 
+def parse_percent(value: object) -> float:
+    """``"10 %"`` -> 10.0."""
+    if isinstance(value, str) and (m := _PERCENT.match(value)) and float(m[1]) <= 100.0:
+        return float(m[1])
+    what = "`{value}` is no share; write for example `10 %` (0 % to 100 %)"
+    raise PydanticCustomError("percent", what, {"value": str(value)})
+
+
 def as_seconds(value: float) -> str:
     """A duration as the file writes it: 604800.0 -> ``7d``, 0.05 -> ``50ms``."""
     return _as_written(value, _SECONDS, ("d", "h", "min", "s", "ms", "us"))
@@ -116,6 +126,13 @@ Bytes = Annotated[
     ),
 ]
 """A size in bytes; in the file with its unit: ``64MB``."""
+
+Percent = Annotated[
+    float,
+    BeforeValidator(parse_percent),
+    Field(json_schema_extra={"type": "string", "pattern": r"^\d+(\.\d+)?\s*%$"}),
+]
+"""A share, 0 to 100; in the file with its sign: ``10 %``."""
 
 Number = Annotated[
     float,

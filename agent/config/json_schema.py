@@ -95,6 +95,8 @@ def _written(value: Any, setting: dict[str, Any]) -> Any:
         return as_seconds(value)
     if "MB|" in pattern:
         return as_bytes(value)
+    if "%" in pattern:
+        return f"{value:g} %"
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -14,7 +14,7 @@ _HEAD: Final = """\
 
 Every setting of the file, made from the code that reads it (`edge-agent config reference`).
 A duration carries its unit: `us`, `ms`, `s`, `min`, `h`, `d`.
-So does a size: `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
+So does a size: `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`; and a share: `10 %`.
 `NAME` is yours to choose: letters, digits, `_`, `.` and `-`.
 `configs/full.yaml` shows every setting.
 
@@ -78,6 +78,8 @@ def _values(setting: dict[str, Any]) -> str:
         return "duration"
     if "MB|" in pattern:
         return "size"
+    if "%" in pattern:
+        return "percent"
     low, high = setting.get("minimum"), setting.get("maximum")
     if kind in {"integer", "number"} and low is not None and high is not None:
         return f"{kind}, {low} to {high}"

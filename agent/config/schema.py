@@ -11,6 +11,7 @@ from agent.config.base import DURATION, Bytes, Name, Number, Seconds, Section
 from agent.config.batch import BatchSection
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.drift import DriftSection
+from agent.config.journal import JournalConfig
 from agent.config.places import DATA_DIR
 from agent.config.rollout import RolloutSection
 from agent.config.web import WebSection
@@ -234,23 +235,6 @@ class TrustSection(Section):
                 },
             )
         return value
-
-
-class JournalConfig(Section):
-    """The journal: how often it commits, how much it keeps, how much it may write."""
-
-    commit_s: Seconds = Field(5.0, alias="commit", ge=0.05, le=3600)
-    """The most that a power cut can cost. Alarms and states are committed at once."""
-    keep_s: Seconds = Field(7 * 86400.0, alias="keep", gt=0)
-    """Older rows are deleted."""
-    keep_labelled_s: Seconds = Field(90 * 86400.0, alias="keep_labelled", gt=0)
-    """Files with rows around an alarm that somebody confirmed or dismissed are kept so long."""
-    max_size: Bytes = Field(2_000_000_000, ge=1_000_000)
-    """The journal's files never hold more."""
-    min_free: Bytes = 200_000_000
-    """So much of the disk is left to others."""
-    wear_per_day: Bytes = 1_000_000_000
-    """Bytes to write in a day; near it the journal commits up to four times less often."""
 
 
 RemoteVerb = Literal[

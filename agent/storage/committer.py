@@ -37,6 +37,9 @@ RECORD_BYTES: Final = 500
 
 _BLOCK: Final = 4096
 
+_FILES: Final = 32
+"""So many full files the journal has at most, about: room is made in parts of this size."""
+
 _ROOM: Final = 8_000_000
 """Bytes that are freed when the disk is full."""
 
@@ -111,8 +114,9 @@ class Committer:
             return False
         try:
             damaged = seal_due(
-                self.db, self._head, self._notes, self.names[1], self._clock.wall_ns()
-            )
+                self.db, self._head, self._notes, self.names[1], self._clock.wall_ns(),
+                self.limits.max_size // _FILES,
+            )  # fmt: skip
         except sqlite3.Error as e:
             self.fail(e)
             return False
@@ -191,7 +195,7 @@ class Committer:
         """A full disk takes no commit, not even one that deletes; a file can be unlinked."""
         with contextlib.suppress(sqlite3.Error, OSError):
             db.conn.rollback()
-            victims = self._retention.room(db, _ROOM)
+            victims = self._retention.room(db, _ROOM, self.limits)
             for number in victims.files:
                 db.files.unlink(number)
             if victims.files:
@@ -290,9 +294,10 @@ class Committer:
             reserve.keep(self._path.parent, free - self.limits.min_free)
             tables, sealed = db.space()[0], db.files.size()
             room = min(self.limits.max_size, tables + sealed + free - self.limits.min_free)
-            space = Space(tables, sealed, max(0, room), self._head.rows())
+            used = self._retention.used(db)
+            space = Space(tables, sealed, max(0, room), self._head.rows(), used)
             self._post(self._told.measured, space)
-            victims = self._retention.find(db, self.limits, self._clock, free)
+            victims = self._retention.find(db, self.limits, self._clock, free, used)
         except (sqlite3.Error, OSError) as e:
             self.fail(e)
             return

@@ -1,5 +1,6 @@
-"""Block files: sealed blocks one after the other, a new file each day or every 64 MB.
+"""Block files: sealed blocks one after the other, a new file each day or every 64 MB at most.
 
+Each class of rows has files of its own, so that one class can give room and the others keep theirs.
 A file is only appended to, and unlinked as a whole: damage costs one file at most, and room on a
 full disk can always be made. Which bytes count stands in the journal's tables: what was written
 behind them before a crash is written over.
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 FOLDER: Final = "blocks"
 ROLL_BYTES: Final = 64_000_000
+"""A larger file is never begun, however large the journal may be."""
 
 _HEAD: Final = struct.Struct("<8sII")
 _NAME: Final = b"EDGEBLKS"
@@ -38,22 +40,32 @@ class Extent:
     bytes: int
 
 
+@dataclass(slots=True)
+class _Open:
+    """The file that a class is appended to."""
+
+    number: int
+    fd: int
+    end: int
+    day: int
+
+
 class BlockFiles:
     """The folder of block files. Methods raise `OSError`.
 
     Attributes:
         known: By number: what counts of each file, as the journal's tables say.
+        kinds: By number: the class of the rows in it.
     """
 
     def __init__(self, folder: Path, known: dict[int, Extent], *, fresh: bool) -> None:
         """*fresh*: append to none of the files that are there."""
         self._folder, self.known = folder, known
-        self._fresh = fresh
-        self._open: int | None = None
+        self.kinds: dict[int, str] = {}
+        self._left = set(known) if fresh else set()
+        self._open: dict[str, _Open] = {}
         self._dirty: dict[int, Extent] = {}
         self._number = 0
-        self._end = 0
-        self._day = 0
 
     def path(self, number: int) -> Path:
         """Where file *number* is."""
@@ -63,36 +75,51 @@ class BlockFiles:
         """Bytes of all files."""
         return sum(f.bytes for f in self.known.values())
 
-    def append(self, blob: bytes, day: int) -> tuple[int, int]:
-        """Write a block; the file and the place it went to. On disk after `sync`."""
-        if self._open is None or self._end >= ROLL_BYTES or self._day != day:
-            self._open = self._roll(day)
-        file, at = self._open, self._end
-        view = memoryview(blob)
+    def sizes(self) -> dict[str, int]:
+        """The same by class."""
+        found: dict[str, int] = {}
+        for number, extent in self.known.items():
+            kind = self.kinds[number]
+            found[kind] = found.get(kind, 0) + extent.bytes
+        return found
+
+    def append(self, blob: bytes, day: int, kind: str, roll: int = ROLL_BYTES) -> tuple[int, int]:
+        """Write a block of class *kind*; the file and the place it went to. On disk after `sync`.
+
+        A file that has *roll* bytes is followed by another.
+        """
+        roll = min(roll, ROLL_BYTES)
+        one = self._open.get(kind)
+        if one is None or one.end >= roll or one.day != day:
+            one = self._open[kind] = self._roll(day, kind, roll)
+        at, view = one.end, memoryview(blob)
         while view:
-            done = os.pwrite(file, view, self._end)
-            self._end += done
+            done = os.pwrite(one.fd, view, one.end)
+            one.end += done
             view = view[done:]
-        self._dirty[self._number] = Extent(self._day, self._end)
-        return self._number, at
+        self._dirty[one.number] = Extent(day, one.end)
+        return one.number, at
 
     def sync(self) -> dict[int, Extent]:
         """Wait until what was appended is on disk; what will count once the tables say so."""
-        if self._open is not None:
-            os.fsync(self._open)
+        for one in self._open.values():
+            if one.number in self._dirty:
+                os.fsync(one.fd)
         written, self._dirty = self._dirty, {}
         return written
 
     def give_up(self) -> None:
-        """What a failed write or fsync left is unknown: never write to that file again."""
+        """What a failed write or fsync left is unknown: never write to these files again."""
         self._dirty = {}
         self.close()
-        self._fresh = True
+        self._left |= self.known.keys()
 
     def leave(self, number: int) -> None:
-        """Append to another file from now on, if it is *number* that is open."""
-        if number in {self._number, max(self.known, default=0)}:
-            self.give_up()
+        """Append no more to file *number*."""
+        self._left.add(number)
+        for kind, one in list(self._open.items()):
+            if one.number == number:
+                os.close(self._open.pop(kind).fd)
 
     def read(self, number: int, at: int, size: int) -> Sealed:
         """The block at a place. Raises `BadBlock`, also when the file is gone."""
@@ -115,6 +142,7 @@ class BlockFiles:
         self.leave(number)
         self.path(number).unlink(missing_ok=True)
         self.known.pop(number, None)
+        self.kinds.pop(number, None)
 
     def missing(self) -> list[int]:
         """Files that the tables name and that are not there."""
@@ -126,29 +154,31 @@ class BlockFiles:
         return sorted(n for n in (int(s) for s in found if s.isdigit()) if n not in self.known)
 
     def close(self) -> None:
-        """Let go of the open file."""
-        if self._open is not None:
-            os.close(self._open)
-            self._open = None
+        """Let go of the open files."""
+        while self._open:
+            os.close(self._open.popitem()[1].fd)
 
-    def _roll(self, day: int) -> int:
-        """Go on with the last file, if it is of that day and has room; or begin another.
+    def _roll(self, day: int, kind: str, roll: int) -> _Open:
+        """Go on with the last file of *kind*, if it is of that day and has room; or begin another.
 
-        A file that became full is left: `known` does not count yet what this step wrote to it.
+        Never with one that was left: `known` does not count yet what this step has written to it.
         """
-        if self._open is not None:
-            if self._dirty:
-                os.fsync(self._open)
-            self._fresh = True
-        self.close()
+        if kind in self._open:
+            before = self._open[kind]
+            if before.number in self._dirty:
+                os.fsync(before.fd)
+            self.leave(before.number)
         self._folder.mkdir(exist_ok=True)
-        last = max(self.known, default=0)
-        extent = self.known.get(last)
-        again = not self._fresh and extent is not None and extent.day == day
-        if again and extent is not None and extent.bytes < ROLL_BYTES:
-            self._number, self._end, self._day = last, extent.bytes, day
-            return os.open(self.path(last), os.O_RDWR | os.O_CLOEXEC)
-        self._number = max(last, self._number, *self.strangers(), 0) + 1
+        last = max((n for n in self.known if self.kinds.get(n) == kind), default=0)
+        extent = self.known.get(last, Extent(-1, 0))
+        if last in self._left or extent.day != day or extent.bytes >= roll:
+            return self._begin(day, kind)
+        fd = os.open(self.path(last), os.O_RDWR | os.O_CLOEXEC)
+        return _Open(last, fd, extent.bytes, day)
+
+    def _begin(self, day: int, kind: str) -> _Open:
+        """Another file, with nothing in it."""
+        self._number = max(*self.known, self._number, *self.strangers(), 0) + 1
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         file = os.open(self.path(self._number), flags, 0o640)
         try:
@@ -158,8 +188,8 @@ class BlockFiles:
         except OSError:
             os.close(file)
             raise
-        self._end, self._day, self._fresh = len(_BEGIN), day, False
-        return file
+        self.kinds[self._number] = kind
+        return _Open(self._number, file, len(_BEGIN), day)
 
     def scan(self, number: int) -> Iterator[tuple[int, Sealed]]:
         """Every sound block of a file and its place, whatever the tables say."""

@@ -268,6 +268,16 @@ class SqlJournal:
         fits = max(0, space.room - space.tables) * max(0, rows) / space.sealed
         return min(fits / rows_per_s, self.writer.limits.keep_s)
 
+    def classes(self) -> dict[str, dict[str, int]]:
+        """What each class takes, and what it keeps when room is short: bytes. Empty until the
+        first look.
+        """
+        limits, used = self.writer.limits, self._space.classes if self._space else {}
+        return {
+            kind: {"bytes": size, "quota": round(limits.shares[kind] * limits.max_size)}
+            for kind, size in used.items()
+        }
+
     def delivered(self, rows: Owed) -> bool:
         """Does no sink wait for these rows any more. Called on the writer's thread."""
         return all(outbox.has(rows) for outbox in list(self._outboxes.values()))

@@ -12,6 +12,7 @@ from agent.storage.blocks import Extent, extents
 from agent.storage.cuts import remember_cut
 from agent.storage.database import Database
 from agent.storage.lineages import Lineages
+from agent.storage.quotas import kinds
 from agent.storage.salvage import reconcile
 from agent.storage.schema import NewerFileError
 
@@ -149,6 +150,7 @@ def _open(
         lineage, epoch = db.begin(machine_id, current, partial(remember_cut, now_ns=now_ns))
         if db.held:
             reconcile(db)
+        db.files.kinds = kinds(db.conn, db.files.known)
         return db, look(db, lineage, epoch, replaced=replaced)
     except BaseException:
         db.close()

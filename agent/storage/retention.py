@@ -3,20 +3,19 @@
 import json
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from agent.core.classes import BULK, class_of
 from agent.core.pins import NAMESPACE
 from agent.core.ports import Clock
 from agent.storage.database import Database
+from agent.storage.quotas import ALARM, EVENT_BYTES, ROW_BYTES, Excess, in_tables
 from agent.storage.rows import ALARMS, Owed
 
 MANY: Final = 5000
 """Blocks that go at once; the rest follows soon."""
-
-ALARM_SHARE: Final = 0.1
-"""Of the journal's size: alarms never go before they fill it, whatever the values do."""
 
 _MARGIN: Final = 8_000_000
 
@@ -45,6 +44,8 @@ class Limits(Protocol):
     def min_free(self) -> int: ...
     @property
     def wear_per_day(self) -> int: ...
+    @property
+    def shares(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,23 @@ class Retention:
         self._delivered = delivered
         self._cap: int | None = None
 
-    def find(self, db: Database, limits: Limits, clock: Clock, free: int) -> Victims:
-        """What is beyond a limit: files delivered to everybody first, then the oldest rows, then
-        those around labelled alarms, alarms last, and those only beyond their own share.
+    def used(self, db: Database) -> dict[str, int]:
+        """Bytes of each class, in tables and files."""
+        found = in_tables(db.conn)
+        for kind, size in db.files.sizes().items():
+            found[kind] += size
+        return found
 
-        *free* is the room on the disk, bytes. When it is short the journal only makes room for
-        itself, so that it grows no more. By age nothing goes while the clock may be wrong.
+    def find(
+        self, db: Database, limits: Limits, clock: Clock, free: int, classes: Mapping[str, int]
+    ) -> Victims:
+        """What is beyond a limit. Of the classes that have more than their share: files delivered
+        to everybody first, then the oldest rows, then those around labelled alarms. Alarms go only
+        beyond their own share.
+
+        *free* is the room on the disk, *classes* what each takes (`used`): bytes. When the disk is
+        short the journal only makes room for itself, so that it grows no more. By age nothing goes
+        while the clock may be wrong.
         """
         used = db.space()[0] + db.files.size()
         if free >= limits.min_free:
@@ -93,8 +105,8 @@ class Retention:
             limit, reason = self._cap, "disk"
         found = Victims(reason)
         if used > limit:
-            self._biggest(db, used - limit, found)
-        _many_alarms(db, int(limits.max_size * ALARM_SHARE), found)
+            self._biggest(db, used - limit, _excess(classes, used - limit, limits), found)
+        self._many_alarms(db, classes[ALARM] - limits.shares[ALARM] * limits.max_size, found)
         if found.rows or clock.state != "synced":
             return found
         now_ns = clock.wall_ns()
@@ -102,37 +114,71 @@ class Retention:
             db, now_ns - int(limits.keep_s * 1e9), now_ns - int(limits.keep_labelled_s * 1e9)
         )
 
-    def room(self, db: Database, need: int) -> Victims:
-        """Files to unlink at once, since the disk is full and no commit is possible."""
+    def room(self, db: Database, need: int, limits: Limits) -> Victims:
+        """Files to unlink at once, since the disk is full and no commit is possible. When those
+        beyond a share are too few, any: what is in tables gives no room now.
+        """
         found = Victims("disk")
-        self._files(db, need, found)
+        excess = _excess(self.used(db), need, limits)
+        missing = self._files(db, need, found, excess.gives)
+        self._files(db, missing, found, lambda *_: True)
         return found
 
-    def _files(self, db: Database, need: int, found: Victims) -> int:
-        """Files that together give *need* bytes, delivered ones first; how many are missing."""
-        files = {n: _of_file(db, n) for n in sorted(db.files.known)}
+    def _files(
+        self, db: Database, need: int, found: Victims, gives: Callable[[str, int], bool]
+    ) -> int:
+        """Files of classes that must give, *need* bytes together, delivered ones first; how many
+        bytes are missing.
+        """
+        files = {n: _of_file(db, n) for n in sorted(db.files.known) if n not in found.files}
         done = {n for n, rows in files.items() if all(self._delivered(v.owed) for v in rows)}
         pinned = _pinned(db)
         for number in sorted(files, key=lambda n: (n in pinned, n not in done, n)):
             if need <= 0:
                 break
-            need -= db.files.known[number].bytes
-            _choose(db, number, files[number], found)
+            size = db.files.known[number].bytes
+            if gives(db.files.kinds[number], size):
+                need -= size
+                _choose(db, number, files[number], found)
         return need
 
-    def _biggest(self, db: Database, need: int, found: Victims) -> None:
+    def _biggest(self, db: Database, need: int, excess: Excess, found: Victims) -> None:
         """Files, then the oldest blocks of the head, that together give *need* bytes."""
-        need = self._files(db, need, found)
+        need = self._files(db, need, found, excess.gives)
         if need <= 0:
             return
         for stream, epoch, first, last, t0, t1, size in db.conn.execute(
-            "SELECT stream, epoch, first, last, t0, t1, length(data) FROM head ORDER BY id LIMIT ?",
-            (MANY,),
+            "SELECT stream, epoch, first, last, t0, t1, length(data) FROM head ORDER BY id"
         ):
+            if need <= 0 or len(found.rows) >= MANY:
+                break
+            name = db.name(stream)
+            if excess.gives(class_of(name), size + ROW_BYTES):
+                found.rows.append(Victim((name, epoch, first, last), t0, t1))
+                need -= size + ROW_BYTES
+
+    def _many_alarms(self, db: Database, need: float, found: Victims) -> None:
+        """Alarm events beyond their share: delivered ones first, then the oldest."""
+        if need <= 0:
+            return
+        events = [
+            (Victim((ALARMS, epoch, seq, seq), t, t), length)
+            for epoch, seq, t, length in db.conn.execute(
+                "SELECT epoch, seq, t, length(event) + ? FROM alarms ORDER BY epoch, seq LIMIT ?",
+                (EVENT_BYTES, MANY),
+            )
+        ]
+        for victim, size in sorted(events, key=lambda e: not self._delivered(e[0].owed)):
             if need <= 0:
                 break
-            found.rows.append(Victim((db.name(stream), epoch, first, last), t0, t1))
-            need -= size + 60
+            found.rows.append(victim)
+            need -= size
+
+
+def _excess(classes: Mapping[str, int], need: int, limits: Limits) -> Excess:
+    """What each class has too much when all of them must give *need* bytes."""
+    room = sum(classes[kind] for kind in BULK) - need
+    return Excess(classes, room, limits.max_size, limits.shares)
 
 
 def contiguous(victims: list[Victim]) -> list[list[Victim]]:
@@ -208,20 +254,6 @@ def _choose(db: Database, number: int, rows: list[Victim], found: Victims) -> No
     db.files.leave(number)
     found.files.append(number)
     found.rows += rows
-
-
-def _many_alarms(db: Database, quota: int, found: Victims) -> None:
-    """The oldest alarm events beyond their share."""
-    (size,) = db.conn.execute("SELECT coalesce(sum(length(event) + 40), 0) FROM alarms").fetchone()
-    if size <= quota:
-        return
-    for epoch, seq, t, length in db.conn.execute(
-        "SELECT epoch, seq, t, length(event) + 40 FROM alarms ORDER BY epoch, seq LIMIT ?", (MANY,)
-    ):
-        if size <= quota:
-            break
-        found.rows.append(Victim((ALARMS, epoch, seq, seq), t, t))
-        size -= length
 
 
 def _pinned(db: Database) -> set[int]:

@@ -14,6 +14,7 @@ import structlog
 from agent.codecs.block import BadBlock
 from agent.codecs.sealed import seal
 from agent.core.batch import Batch
+from agent.core.classes import class_of
 from agent.storage.acked import Notes
 from agent.storage.blocks import Block, batch_of, facts, in_head, quarantine
 from agent.storage.database import Database
@@ -107,8 +108,11 @@ class _Step:
     samples: int = 0
 
 
-def seal_due(db: Database, head: Head, notes: Notes, epoch: int, wall_ns: int) -> list[Owed] | None:
+def seal_due(
+    db: Database, head: Head, notes: Notes, epoch: int, wall_ns: int, roll: int
+) -> list[Owed] | None:
     """Seal a bounded part of what is due; the rows that were damaged, None when nothing was due.
+    Files that have *roll* bytes are full.
 
     Raises `OSError` when a file refuses (nothing has changed then), `sqlite3.Error`.
     """
@@ -120,7 +124,7 @@ def seal_due(db: Database, head: Head, notes: Notes, epoch: int, wall_ns: int) -
         if step.samples >= BLOCK_SAMPLES:
             break
         _collect(db, key, step)
-    _write(db, step, notes, wall_ns // _DAY_NS)
+    _write(db, step, notes, wall_ns // _DAY_NS, roll)
     notes.done()
     for key, rows in step.rows.items():
         head.taken(key, rows)
@@ -155,12 +159,13 @@ def _collect(db: Database, key: Key, step: _Step) -> None:
         step.samples += batch.v.size
 
 
-def _write(db: Database, step: _Step, notes: Notes, day: int) -> None:
+def _write(db: Database, step: _Step, notes: Notes, day: int, roll: int) -> None:
     try:
         places = []
         for run in step.runs:
             blob = run.sealed(db)
-            places.append((*db.files.append(blob, day), len(blob)))
+            place = db.files.append(blob, day, class_of(run.key[0]), roll)
+            places.append((*place, len(blob)))
         written = db.files.sync()
     except OSError:
         db.files.give_up()

@@ -8,6 +8,7 @@ from typing import Any
 from agent.storage.acked import read_acked
 from agent.storage.blocks import Extent, extents
 from agent.storage.database import FILE
+from agent.storage.quotas import in_tables, kinds
 from agent.storage.ranges import Ranges
 from agent.storage.rows import ALARMS
 
@@ -33,6 +34,19 @@ def summary(data_dir: Path) -> list[dict[str, Any]]:
         ]
     finally:
         conn.close()
+
+
+def classes_on_disk(data_dir: Path) -> list[dict[str, Any]]:
+    """What each class of rows takes, bytes. Raises as `summary` does."""
+    conn = sqlite3.connect(f"{(data_dir / FILE).resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        found = in_tables(conn)
+        files = dict(conn.execute("SELECT number, bytes FROM files"))
+        for number, kind in kinds(conn, files).items():
+            found[kind] += files[number]
+    finally:
+        conn.close()
+    return [{"class": kind, "bytes": size} for kind, size in found.items()]
 
 
 def _summary(

@@ -34,12 +34,14 @@ class Space:
     Attributes:
         tables: With the rows of the head, which are not compressed yet: ``head_rows``.
         sealed: Block files.
+        classes: By class; the state of the agent and the audit trail are in none.
     """
 
     tables: int
     sealed: int
     room: int
     head_rows: int
+    classes: dict[str, int]
 
 
 class Told(Protocol):

@@ -105,6 +105,9 @@ class _Numbers(Collector):
         self._state("config_on_probation", config["probation"] is not None)
         self._state("config_loaded_timestamp_seconds", config["loaded_at"] / 1e9)
         self._state("journal_holds_seconds", None if holds_h is None else 3600 * holds_h)
+        for kind, one in status["journal"]["classes"].items():
+            self._state("journal_class_bytes", one["bytes"], **{"class": kind})
+            self._state("journal_class_quota_bytes", one["quota"], **{"class": kind})
         for name, one in status["devices"].items():
             well = one["state"] == "running" and one.get("connected", True)
             self._state("device_up", well, device=name)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.batch import Batch
 from agent.core.quality import Quality
 from agent.core.stats import Stats

@@ -220,10 +220,10 @@ def test_a_file_that_becomes_full_is_left(tmp_path):
     what was appended before it.
     """
     files = BlockFiles(tmp_path / "blocks", {}, fresh=False)
-    files.append(b"of an earlier step", 1)
+    files.append(b"of an earlier step", 1, "values")
     files.known.update(files.sync())
-    number, _ = files.append(bytes(ROLL_BYTES), 1)
-    places = [files.append(b"more", 1), files.append(b"still more", 1)]
+    number, _ = files.append(bytes(ROLL_BYTES), 1, "values")
+    places = [files.append(b, 1, "values") for b in (b"more", b"still more")]
     files.sync()
     assert [n for n, _ in places] == [number + 1] * 2
     assert files.raw(*places[0], 4) == b"more"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agent.config.base import Context
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock

@@ -16,7 +16,7 @@ import pytest
 from agent.cli.main import main
 from agent.cli.page import page
 from agent.cli.table import age, records, table
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.errors import PermanentError
 from agent.core.ports import Lane
@@ -209,6 +209,28 @@ async def test_outbox_asks_the_agent(tmp_path: Path) -> None:
         done = await edge_agent("outbox", "--socket", path)
     assert done.stdout.split() == ["SINK", "OWED", "OLDEST", "AGE", "CONNECTED",
                                    "hq", "1200", "1", "h", "2", "min", "no"]  # fmt: skip
+
+
+async def test_outbox_shows_the_room_of_each_class(tmp_path: Path) -> None:
+    """What each class takes, beside its quota; from the disk of a resting agent without."""
+    agent = Agent()
+    agent.status["journal"] = {"classes": {"values": {"bytes": 250, "quota": 1000}}}
+    async with running(tmp_path, agent) as path:
+        done = await edge_agent("outbox", "--room", "--socket", path)
+    assert done.stdout.split() == ["CLASS", "BYTES", "QUOTA", "PERCENT",
+                                   "values", "250", "1000", "25"]  # fmt: skip
+    config = tmp_path / "edge.yaml"
+    config.write_text(f"data_dir: {tmp_path}\n")
+    limits = JournalConfig.model_validate({})
+    async with open_store(tmp_path, limits, SystemClock(), Stats(), "") as store:
+        store.journal.put(
+            AlarmEvent("hot", "press1/oil_temp", "press1/fast", NOW_NS, True, 3, 91.0, 90.0, 192)
+        )
+        await store.journal.flush()
+    done = await edge_agent("outbox", "--room", "-c", config, "--json")
+    room = {row["class"]: row["bytes"] for row in json.loads(done.stdout)}
+    assert room.pop("alarms") > 0
+    assert room == {"values": 0, "results": 0, "batch": 0, "metrics": 0}
 
 
 async def test_outbox_of_a_resting_agent_is_read_from_its_disk(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from math import nan
 import pytest
 
 from agent.config.base import Context
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.stats import Stats
 from agent.runtime.clock import SystemClock
 from agent.sources.modbus_latency import LEAST_S, MOST_S, PAUSE_S, SCANS, Latency

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent.config.base import Context
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch, Origin
 from agent.core.errors import AgentError, TransientError

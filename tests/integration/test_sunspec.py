@@ -14,8 +14,8 @@ from sunspec2.file.client import FileClientDevice
 from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from agent.config.base import Context
+from agent.config.journal import JournalConfig
 from agent.config.load import ConfigProblems, loads
-from agent.config.schema import JournalConfig
 from agent.core.quality import Quality
 from agent.core.stats import Stats
 from agent.plugins import installed

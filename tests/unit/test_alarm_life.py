@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarm import AlarmEvent, AlarmSpec
 from agent.core.alarm_life import Standing, standing_from
 from agent.core.errors import PermanentError

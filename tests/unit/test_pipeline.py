@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from agent.codecs import json
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarms import AlarmSpec
 from agent.core.batch import Batch
 from agent.core.ports import Lane

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.config.schema import JournalConfig
+from agent.config.journal import JournalConfig
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.errors import TransientError
