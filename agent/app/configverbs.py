@@ -76,8 +76,7 @@ class ConfigVerbs:
 
     async def history(self, _args: Args, _caller: Caller) -> Any:
         """What ran here, oldest first."""
-        folder = Path(self._daemon.loaded.settings.data_dir)
-        return [asdict(one) for one in Configs(folder).history()]
+        return histories(Path(self._daemon.loaded.settings.data_dir))
 
     async def rollback(self, args: Args, caller: Caller) -> Any:
         """The good configuration before this one runs again."""
@@ -92,6 +91,11 @@ class ConfigVerbs:
     def _done(self, diff: Diff) -> dict[str, Any]:
         facts = {"added": diff.added, "changed": diff.changed, "removed": diff.removed}
         return facts | {"digest": self._daemon.loaded.digest}
+
+
+def histories(data_dir: Path) -> list[dict[str, Any]]:
+    """What ran here, oldest first, as plain data."""
+    return [asdict(one) for one in Configs(data_dir).history()]
 
 
 def refusal(error: ConfigError) -> dict[str, Any]:

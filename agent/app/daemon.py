@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from agent.app.boot import Loaded, boot
 from agent.app.ends import Ends
 from agent.app.models import Models
 from agent.app.ondisk import OnDisk
+from agent.app.rescue import Early, rescue
 from agent.app.takeover import Ending, Takeover, Wish
 from agent.app.verbs import commands, verbs
 from agent.config import crosscheck, renames
@@ -49,12 +49,18 @@ JOURNAL_SILENT_S: Final = 30.0
 
 
 async def serve(config_path: Path) -> int:
-    """Run until told to end; the exit code (0, 78 for a refused file, 70 for a defect)."""
-    try:
-        loaded = boot(config_path)
-    except ConfigProblems as problems:
-        sys.stderr.write(problems.render() + "\n")
-        return 78
+    """Run until told to end; the exit code (0, 78 for a refused file without a page to say so,
+    70 for a defect).
+    """
+    early = Early()
+    while True:
+        try:
+            loaded = boot(config_path)
+            break
+        except ConfigProblems as problems:
+            code = await rescue(config_path, problems, early)
+            if code is not None:
+                return code
     data_dir = Path(loaded.settings.data_dir)
     _make(data_dir)
     clock, stats = SystemClock(), Stats()
@@ -64,6 +70,8 @@ async def serve(config_path: Path) -> int:
                 data_dir, loaded.settings.journal, clock, stats, identity(data_dir), hold=True
             )
         )
+        for row in early.rows:
+            await store.audit.write(*row)
         daemon = Daemon(loaded, store, clock, stats)
         await daemon.run(stack)
     return 0

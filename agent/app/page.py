@@ -15,6 +15,7 @@ from agent.app.status import status
 from agent.config.cures import unit_setting
 from agent.config.web import WebSection
 from agent.core.errors import PermanentError
+from agent.web.desk import Desk
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
@@ -22,34 +23,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def web(daemon: "Daemon", section: WebSection) -> Callable[[], Awaitable[None]]:
-    """What the unit does. The libraries are loaded only here: most gateways have no page."""
+def web(desk: Callable[[], Desk], section: WebSection) -> Callable[[], Awaitable[None]]:
+    """What the unit does: the page of *desk*, as *section* says."""
 
     async def run() -> None:
-        try:
-            await asyncio.to_thread(import_module, "agent.web.app")  # 0.2 s: not on the loop
-            from agent.web.app import Page  # noqa: PLC0415
-            from agent.web.desk import Desk  # noqa: PLC0415
-            from agent.web.server import serve  # noqa: PLC0415
-        except ImportError as e:
-            raise PermanentError(
-                f"the page needs a package that is not installed ({e.name})",
-                where="web",
-                fix="Install it with the page: pip install 'edge-agentd[web]'.",
-                code="E760",
-            ) from e
-        desk = Desk(
-            daemon.verbs,
-            lambda: status(daemon),
-            lambda: _own(daemon),
-            daemon.stats,
-            daemon.store.audit,
-            daemon.clock,
-            daemon.loaded.path.resolve(),
-            daemon.ctx.data_dir / "web",
-        )
-        page = Page(desk, section)
-        with _listening(section) as sock:
+        await libraries()
+        from agent.web.app import Page  # noqa: PLC0415
+        from agent.web.server import serve  # noqa: PLC0415
+
+        page = Page(desk(), section)
+        with listening(section) as sock:
             host, port = sock.getsockname()[:2]
             log.info("web.listening", address=host, port=port, tls=section.cert is not None)
             if not section.loopback and not page.accounts.known():
@@ -57,6 +40,34 @@ def web(daemon: "Daemon", section: WebSection) -> Callable[[], Awaitable[None]]:
             await serve(page.app(), sock, section.cert, section.key)
 
     return run
+
+
+async def libraries() -> None:
+    """Load what only a page needs: most gateways have none. Raises `PermanentError` E760."""
+    try:
+        await asyncio.to_thread(import_module, "agent.web.app")  # 0.2 s: not on the loop
+        await asyncio.to_thread(import_module, "agent.web.server")
+    except ImportError as e:
+        raise PermanentError(
+            f"the page needs a package that is not installed ({e.name})",
+            where="web",
+            fix="Install it with the page: pip install 'edge-agentd[web]'.",
+            code="E760",
+        ) from e
+
+
+def desk(daemon: "Daemon") -> Desk:
+    """The running agent as the page sees it."""
+    return Desk(
+        daemon.verbs,
+        lambda: status(daemon),
+        lambda: _own(daemon),
+        daemon.stats,
+        daemon.store.audit,
+        daemon.clock,
+        daemon.loaded.path.resolve(),
+        daemon.ctx.data_dir / "web",
+    )
 
 
 def _own(daemon: "Daemon") -> Mapping[str, float]:
@@ -76,7 +87,8 @@ _LOW_PORT: Final = "Choose a port from 1024 up in `web: listen`. For this one: "
 
 
 @contextlib.contextmanager
-def _listening(section: WebSection) -> Iterator[socket.socket]:
+def listening(section: WebSection) -> Iterator[socket.socket]:
+    """A socket that listens where *section* says. Raises `PermanentError` E768."""
     family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

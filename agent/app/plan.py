@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.app.alarms import alarm_specs
 from agent.app.certificates import certificates, watch
-from agent.app.page import web
+from agent.app.page import desk, web
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
@@ -180,7 +180,7 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
         wanted.append(Unit("drift", Layer.JOB, None, daemon.models.drift.run))
         wanted.append(Unit("states", Layer.JOB, None, daemon.models.states.run))
     if settings.web is not None:
-        wanted.append(Unit("web", Layer.JOB, settings.web, web(daemon, settings.web)))
+        wanted.append(Unit("web", Layer.JOB, settings.web, web(lambda: desk(daemon), settings.web)))
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [

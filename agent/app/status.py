@@ -33,6 +33,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "last_good": daemon.loaded.last_good,
             "changed_on_disk": daemon.on_disk.changed,
             "probation": daemon.takeover.facts(),
+            "refused": "",
         },
         "clock": {"state": daemon.clock.state, "wall_ns": now_ns},
         "devices": {n: device(daemon, n) for n in settings.devices},

@@ -35,6 +35,9 @@ def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -
         colours: Default: when stdout is a terminal and NO_COLOR is not set.
     """
     paint = _painter(colours)
+    if refused := status.get("config", {}).get("refused"):
+        title = paint("no configuration can be used", _RED)
+        return f"edge-agent {status.get('version', '?')}: {title}\n\n{refused}"
     sections = [
         _head(status, paint),
         _reasons(status.get("reasons", []), paint),

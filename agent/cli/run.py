@@ -16,7 +16,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Ends by signal: 0 in order, 78 when neither the file nor the last good one can be used."""
+    """Ends by signal: 0 in order, 78 when no file can be used and no page can say so."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until the daemon listens
     import asyncio  # noqa: PLC0415 - the other commands do without all of this
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from agent.core.errors import ConfigError
 
+UNCHANGED: Final = "Nothing was changed; the running configuration stays as it is."
+
 _IN_URL: Final = re.compile(r"(?<=://)[^/@\s\"']+(?=@)")
 _KEYED: Final = re.compile(
     r"""(["']?[\w-]*(?:password|passwd|secret|token|api_?key)["']?\s*:\s*)"""
@@ -65,12 +67,11 @@ class ConfigProblems(ConfigError):
         where = f"{first.file or file}:{first.line}"
         super().__init__(first.what + more, where=where, fix=first.fix, code=first.code)
 
-    def render(self) -> str:
+    def render(self, tail: str = UNCHANGED) -> str:
         """Every problem as a technician reads it, and what it means for the running agent."""
         lines = {file: text.splitlines() for file, text in self._texts.items()}
         count = len(self.problems)
         parts = [_render(p.file or self.file, lines.get(p.file, []), p) for p in self.problems]
-        tail = "Nothing was changed; the running configuration stays as it is."
         return "\n\n".join([*parts, f"{count} error{'s' if count > 1 else ''}. {tail}"])
 
     def as_json(self) -> list[dict[str, Any]]:

@@ -282,10 +282,14 @@ class StateStore(Protocol):
         ...
 
 
-class AuditTrail(Protocol):
-    """One hash-chained trail of what was decided, by whom and why."""
+class Trail(Protocol):
+    """Where it is written down what was decided, by whom and why."""
 
     async def write(self, kind: str, actor: str, facts: Mapping[str, Any]) -> None: ...
+
+
+class AuditTrail(Trail, Protocol):
+    """The hash-chained one of the store."""
 
     async def change(
         self,

@@ -17,7 +17,7 @@ import structlog
 
 from agent.config.report import ConfigProblems
 from agent.core.errors import AgentError, PermanentError
-from agent.core.ports import AuditTrail
+from agent.core.ports import Trail
 from agent.core.requests import Declined, Verb
 from agent.runtime.verbs import outcome
 
@@ -71,7 +71,7 @@ class Control:
         self,
         path: Path,
         verbs: Mapping[str, Verb],
-        audit: AuditTrail | None = None,
+        audit: Trail | None = None,
         admin_group: str = ADMIN_GROUP,
     ) -> None:
         self.path, self._verbs, self._audit = path, verbs, audit

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.ports import AuditTrail, Clock
+from agent.core.ports import Clock, Trail
 from agent.core.requests import Verb
 from agent.core.stats import Stats
 
@@ -26,7 +26,7 @@ class Desk:
     status: Callable[[], Mapping[str, Any]]
     own: Callable[[], Mapping[str, float]]
     stats: Stats
-    audit: AuditTrail
+    audit: Trail
     clock: Clock
     config: Path
     folder: Path

@@ -98,8 +98,9 @@ class _Numbers(Collector):
         config, holds_h = status["config"], status["journal"]["holds_h"]
         self._state("build_info", 1, version=status["version"])
         self._state("config_info", 1, digest=config["digest"])
-        self._state("degraded", status["state"] == "degraded")
+        self._state("degraded", status["state"] != "running")
         self._state("uptime_seconds", status["uptime_s"])
+        self._state("config_refused", bool(config["refused"]))
         self._state("config_last_good", config["last_good"])
         self._state("config_changed_on_disk", config["changed_on_disk"])
         self._state("config_on_probation", config["probation"] is not None)

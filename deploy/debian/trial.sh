@@ -8,6 +8,7 @@ starts_allowed=3
 
 [ -s "$state/previous" ] || exit 0
 if [ "$1" = ready ]; then
+  [ -e /run/edge-agent/rescue ] && exit 0   # only the page runs: the version has shown nothing yet
   rm -f "$state/previous" "$state/starts"
   exit 0
 fi

@@ -79,9 +79,9 @@ class Gateway:
         )
         await self.boot()
 
-    async def boot(self):
+    async def boot(self, *, alarms=True):
         self.agent = await AgentProcess(self.config).__aenter__()
-        await told(self.agent, lambda s: s["alarms"])
+        await told(self.agent, lambda s: s["alarms"] or not alarms)
 
     async def halt(self):
         await self.agent.__aexit__(None, None, None)
@@ -212,6 +212,34 @@ def test_an_admin_checks_a_draft_and_applies_the_file(chromium, gateway):
         one.get_by_text('"source/d"').wait_for()
         gateway.config.write_text(text)
         assert one.wrong == []
+
+
+@pytest.mark.parametrize(
+    ("locale", "title"), [("en-US", "cannot be used"), ("ko-KR", "쓸 수 없음")]
+)
+def test_a_configuration_that_cannot_be_used(chromium, tmp_path, locale, title):
+    """The errors with line and caret, a draft that is checked, and the usual page as soon as the
+    agent has a sound file: nobody loads the page anew.
+    """
+    with Gateway(tmp_path) as own, tab(chromium, locale=locale) as one:
+        own.do(own.halt())
+        sound = own.config.read_text()
+        good = own.config.parent / "data" / "last-good.yaml"
+        good.write_text(good.read_text().replace('"devices"', '"devises"'))
+        own.config.write_text(sound.replace('"poll"', '"pol"'))
+        own.do(own.boot(alarms=False))
+        one.goto(own.url)
+        one.get_by_role("heading", name=re.compile(title)).wait_for()
+        one.get_by_text(re.compile(r"did you mean `poll`")).first.wait_for()
+        assert "^^^" in one.locator("main pre").first.text_content()
+        assert one.locator("nav a").count() == 3
+        one.locator("#draft").fill(sound.replace('"unit"', '"unti"'))
+        one.locator("button", has_text=re.compile("Check|검사")).click()
+        one.get_by_text(re.compile(r"did you mean `unit`")).first.wait_for()
+        own.config.write_text(sound)
+        own.do(own.agent.ask("reload"))
+        one.locator("nav a[href='#tags']").wait_for(timeout=20_000)
+        assert one.wrong == [] or all("ERR_" in text for text in one.wrong)
 
 
 def test_what_can_be_taken_away(chromium, gateway):

@@ -102,7 +102,9 @@ async def test_a_broken_file_at_reload(tmp_path, rng, times):
 
 
 async def test_a_broken_file_at_boot(tmp_path, rng):
-    """The last good configuration runs, and the agent says so; without one the exit code is 78."""
+    """The last good configuration runs, and the agent says so; without one, and
+    without a page to say so, the exit code is 78.
+    """
     async with site(tmp_path) as here:
         async with AgentProcess(here.config) as agent:
             await until(lambda: here.far.values("d"))
@@ -122,7 +124,7 @@ async def test_a_broken_file_at_boot(tmp_path, rng):
             await told(again, lambda s: not s["config"]["last_good"] and not s["reasons"])
             assert await again.terminate() == 0
         here.config.write_text("version: 1\n")
-        last_good.unlink()
+        last_good.write_text("version: 1\n")
         with pytest.raises(AgentEnded, match=r"(?s)code 78.*error\[E"):
             async with booted(here.config, tmp_path, folder):
                 pass

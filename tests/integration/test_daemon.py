@@ -193,9 +193,11 @@ async def test_the_last_good_file_runs_when_the_file_is_broken(tmp_path):
             await told(agent, lambda s: s["state"] == "running" and not s["config"]["last_good"])
 
 
-async def test_a_broken_file_without_a_good_one_does_not_run(tmp_path):
+async def test_a_broken_file_without_a_good_one_and_a_page_does_not_run(tmp_path):
     """Exit code 78 with every problem, so that systemd does not try again."""
     config = configure(tmp_path, devices={"d": {"type": "modbsu"}}, alarms={"a": {"tag": 5}})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "last-good.yaml").write_text("version: 1\n")
     with pytest.raises(AgentEnded, match="ended with code 78") as ended:
         async with AgentProcess(config):
             pass

@@ -180,10 +180,40 @@ def test_stop_ends_in_order(started: Machine) -> None:
     assert started.run("test -e /run/edge-agent/control.sock").returncode != 0
 
 
-async def test_a_file_that_was_never_good_is_not_tried_again(machine: Machine) -> None:
-    """Exit code 78 stops the restarts: only a person can cure a broken file."""
+def test_a_file_that_was_never_good_is_shown_on_the_page(machine: Machine) -> None:
+    """The unit is active, says RESCUE, and answers on loopback; a reload of a file that is still
+    broken fails, of a sound one the agent runs in the same process.
+    """
     machine.run("systemctl stop edge-agent", 35.0)
     machine.run("sh -c " + shlex.quote("rm -rf /var/lib/edge-agent/*"))
+    (machine.etc / "edge-agent.yaml").write_text(BROKEN)
+    done = machine.run("systemctl start edge-agent", 60.0)
+    assert done.returncode == 0, done.stderr + machine.messages()
+    assert (machine.show("ActiveState"), "gatewai" in machine.show("StatusText")) == (
+        "active",
+        True,
+    )
+    assert machine.show("StatusText").startswith("RESCUE: ")
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/api/status').read())"
+    page = machine.run(f"edge-agent-python -c {shlex.quote(ask)}")
+    assert "error[E104]: `gatewai`" in page.stdout, page.stderr
+    assert machine.run("test -e /run/edge-agent/rescue").returncode == 0
+    assert machine.run("systemctl reload edge-agent").returncode != 0
+    before = machine.pid()
+    (machine.etc / "edge-agent.yaml").write_text(CONFIG)
+    done = machine.run("systemctl reload edge-agent")
+    assert done.returncode == 0, done.stderr + machine.messages()
+    assert "gateway-1" in machine.run("edge-agent status").stdout
+    assert machine.pid() == before
+    assert machine.run("test -e /run/edge-agent/rescue").returncode != 0
+
+
+async def test_a_file_that_was_never_good_without_a_page_is_not_tried_again(
+    machine: Machine,
+) -> None:
+    """Exit code 78 stops the restarts: only a person can cure a broken file."""
+    machine.run("systemctl stop edge-agent", 35.0)
+    machine.run("sh -c " + shlex.quote("echo version: 1 >/var/lib/edge-agent/last-good.yaml"))
     (machine.etc / "edge-agent.yaml").write_text(BROKEN)
     assert machine.run("systemctl start edge-agent", 60.0).returncode != 0
     await until(lambda: machine.show("ActiveState") == "failed", 10)

@@ -36,9 +36,13 @@ function who() {
   return h("button", { onclick: openLogin }, word("login"));
 }
 
+// Without a configuration there is nothing to see but what is wrong with the file.
+const RESCUE = ["config", "logs", "downloads"];
+
 function navigate() {
-  const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "overview";
-  document.getElementById("nav").replaceChildren(...Object.keys(VIEWS).map((one) =>
+  const all = agent.state?.state === "rescue" ? RESCUE : Object.keys(VIEWS);
+  const name = all.includes(location.hash.slice(1)) ? location.hash.slice(1) : all[0];
+  document.getElementById("nav").replaceChildren(...all.map((one) =>
     h("a", { href: `#${one}`, "aria-current": one === name ? "page" : null }, word(one))));
   document.title = `${word(name)} - edge-agent`;
   const main = document.getElementById("main");
@@ -51,11 +55,14 @@ function listen() {
   const stream = new EventSource("/events");
   stream.onmessage = (event) => {
     const told = JSON.parse(event.data);
+    const other = agent.state !== null && (agent.state.state === "rescue") !== (told.state.state === "rescue");
+    if (other) { location.reload(); return; }
+    const first = agent.state === null;
     agent.lost = false;
     agent.state = told.state;
     agent.offset = told.state.clock.wall_ns / 1e6 - Date.now();
     for (const [name, tag] of Object.entries(told.tags)) agent.tags.set(name, tag);
-    requestAnimationFrame(() => { strip(); view?.(agent); });
+    requestAnimationFrame(() => { strip(); if (first) navigate(); else view?.(agent); });
   };
   stream.onerror = async () => {
     agent.lost = true;
@@ -72,4 +79,4 @@ addEventListener("hashchange", navigate);
 await refreshMe();
 strip();
 if (me.role === null) openLogin();
-else { navigate(); listen(); }
+else listen();

@@ -1,6 +1,6 @@
 // The configuration, the log, and what can be taken away.
 
-import { ask, dialog, h, may, me, table } from "./api.js";
+import { ask, dialog, h, may, me, put, table } from "./api.js";
 import { age, when, word } from "./words.js";
 
 function planned(answer) {
@@ -12,10 +12,12 @@ function planned(answer) {
       h("ul", {}, answer.breaks.map((text) => h("li", {}, text)))) : null);
 }
 
-export function configView(main) {
+export function configView(main, agent) {
   const facts = h("p"), running = h("pre", { tabindex: "0" }, "..."), verdict = h("div", { role: "status" });
   const draft = h("textarea", { id: "draft", spellcheck: "false", "aria-label": word("draft") });
-  const history = h("div");
+  const history = h("div"), refused = h("pre", { class: "bad", tabindex: "0" });
+  const broken = h("div", { class: "card" }, h("h2", {}, word("refused")), refused);
+  const runs = h("div", {}, h("h2", {}, word("running_file")), running);
   const check = async () => {
     try {
       verdict.replaceChildren(planned(await ask("config.plan", draft.value.trim() ? { text: draft.value } : {})));
@@ -32,7 +34,7 @@ export function configView(main) {
     }
   };
   main.append(h("h1", {}, word("config")),
-    h("div", { class: "card" }, facts, h("h2", {}, word("running_file")), running),
+    broken, h("div", { class: "card" }, facts, runs),
     h("div", { class: "card" }, h("h2", {}, word("draft")), draft, h("div", { class: "row" },
       h("button", { onclick: check }, word("check")),
       may("admin") ? h("button", { class: "main", onclick: apply }, word("apply")) : null), verdict),
@@ -40,7 +42,7 @@ export function configView(main) {
   load();
   async function load() {
     try {
-      running.textContent = (await ask("config.text")).text;
+      if (!agent.state?.config.refused) running.textContent = (await ask("config.text")).text;
       const ran = await ask("config.history");
       history.replaceChildren(table(word("history"), ["#", word("since"), word("by"), word("verdict"), word("digest"), word("why")],
         ran.reverse().map((one) => h("tr", {}, [one.n, when(one.at_ns), one.by, one.verdict, one.digest, one.why].map((c) => h("td", {}, String(c)))))));
@@ -51,6 +53,10 @@ export function configView(main) {
   return (agent) => {
     const c = agent.state?.config;
     if (!c) return;
+    put(refused, c.refused);
+    broken.hidden = !c.refused;
+    runs.hidden = !broken.hidden;
+    if (c.refused) { put(facts, c.path); return; }
     const on = c.probation ? ` | ${word("probation")}: ${age(c.probation.left_s)}` : "";
     facts.textContent = `${c.path} | ${word("digest")} ${c.digest} | ${when(c.loaded_at)}${c.last_good ? ` | ${word("last_good")}` : ""}${c.changed_on_disk ? ` | ${word("changed_on_disk")}` : ""}${on}`;
   };

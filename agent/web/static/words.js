@@ -3,7 +3,7 @@ const WORDS = {
   en: {
     skip: "Skip to content", overview: "Overview", devices: "Devices", tags: "Tags", alarms: "Alarms",
     models: "Models", uplink: "Uplink", config: "Configuration", logs: "Log", downloads: "Downloads",
-    running: "OK", degraded: "Degraded", lost: "No connection to the gateway; trying again",
+    running: "OK", degraded: "Degraded", rescue: "Not running", refused: "The file cannot be used", lost: "No connection to the gateway; trying again",
     clock: "Clock", version: "Version", up: "up", holds: "buffer holds", toSend: "rows to send",
     device: "Device", state: "State", endpoint: "Address", error: "Last error", restarts: "Restarts",
     tag: "Tag", value: "Value", unit: "Unit", quality: "Quality", age: "Age", reason: "Reason",
@@ -28,7 +28,7 @@ const WORDS = {
   ko: {
     skip: "본문으로 건너뛰기", overview: "개요", devices: "장치", tags: "태그", alarms: "알람",
     models: "모델", uplink: "업링크", config: "설정", logs: "로그", downloads: "내려받기",
-    running: "정상", degraded: "저하됨", lost: "게이트웨이와 연결이 끊겼습니다. 다시 시도 중",
+    running: "정상", degraded: "저하됨", rescue: "실행되지 않음", refused: "설정 파일을 쓸 수 없음", lost: "게이트웨이와 연결이 끊겼습니다. 다시 시도 중",
     clock: "시계", version: "버전", up: "가동", holds: "버퍼 용량", toSend: "보낼 행",
     device: "장치", state: "상태", endpoint: "주소", error: "최근 오류", restarts: "재시작",
     tag: "태그", value: "값", unit: "단위", quality: "품질", age: "경과", reason: "이유",
