@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,31 +95,31 @@ class Control:
                 yield
             finally:
                 server.close()
-                for task in self._peers:
-                    task.cancel()
-                await asyncio.gather(*self._peers, return_exceptions=True)
+                while self._peers:  # more may have been let in meanwhile
+                    for task in self._peers:
+                        task.cancel()
+                    await asyncio.gather(*self._peers, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._converse(reader, writer))
         self._peers.add(task)
-        task.add_done_callback(self._gone)
+        task.add_done_callback(partial(self._gone, writer))
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
+    def _gone(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        """Whoever asked is never left waiting: a task may be cancelled before its first step."""
+        writer.close()
         self._peers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("control.defect", exc_info=error)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            peer = self._peer(writer.get_extra_info("socket"))
-            with suppress(OSError, TimeoutError):  # gone, or idle for too long
-                if len(self._peers) > PEERS_LIMIT:
-                    await _send(writer, _refusal("E772", "too many connections", "Close some."))
-                    return
-                while await self._one(reader, writer, peer):
-                    pass
-        finally:
-            writer.close()
+        peer = self._peer(writer.get_extra_info("socket"))
+        with suppress(OSError, TimeoutError):  # gone, or idle for too long
+            if len(self._peers) > PEERS_LIMIT:
+                await _send(writer, _refusal("E772", "too many connections", "Close some."))
+                return
+            while await self._one(reader, writer, peer):
+                pass
 
     async def _one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer

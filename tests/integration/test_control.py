@@ -20,6 +20,7 @@ from agent.config.report import ConfigProblems, Problem
 from agent.core.errors import AgentError, PermanentError
 from agent.core.requests import Verb
 from agent.runtime.control import REQUEST_LIMIT, Control, Peer, socket_path
+from agent.runtime.loop import loop_factory
 from tests.tools import until
 
 NOBODY = 65534
@@ -277,3 +278,30 @@ def test_socket_path_is_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch
     assert socket_path(Path("/data")) == Path("/data/control.sock")
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/edge-agent:/run/other")
     assert socket_path(Path("/data")) == Path("/run/edge-agent/control.sock")
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_nobody_is_left_waiting_when_it_ends(tmp_path: Path, turns: int) -> None:
+    """Whoever connects as the socket goes, however many turns of the loop before, sees it closed:
+    the process may live on.
+    """
+
+    async def met() -> bytes:
+        path = tmp_path / "control.sock"
+        task = asyncio.create_task(Control(path, VERBS).run())
+        await until(lambda: _listens(path))
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(path))
+            late.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            try:
+                async with asyncio.timeout(5):
+                    return await asyncio.get_running_loop().sock_recv(late, 1)
+            except ConnectionResetError:
+                return b""
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        assert runner.run(met()) == b""
