@@ -15,12 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from agent.codecs.block import BadBlock
 from agent.codecs.sealed import MAGIC, Sealed, unseal
-
-log = structlog.get_logger()
 
 FOLDER: Final = "blocks"
 ROLL_BYTES: Final = 64_000_000

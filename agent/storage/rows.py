@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any, Final, cast
 
 import numpy as np
-import structlog
 
 from agent.codecs.block import Columns, encode
 from agent.core.alarms import AlarmEvent
@@ -14,8 +13,6 @@ from agent.core.batch import Batch
 from agent.core.ports import Stored
 from agent.core.tag import Tag, TagSet
 from agent.storage.database import Database
-
-log = structlog.get_logger()
 
 ALARMS: Final = "~alarm"
 """Stream of the alarm events: numbered on their own, for a wide range of rows covers no alarm."""

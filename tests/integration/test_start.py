@@ -90,3 +90,9 @@ def test_a_verb_that_only_asks_is_light(verb, tmp_path):
     if verb == "status":
         words += ["-c", str(configure(tmp_path))]
         assert heavy(f"from agent.cli.main import main; main({words})") == []
+
+
+@pytest.mark.parametrize("module", ["agent.storage.historian", "agent.app.replaying"])
+def test_what_reads_history_has_no_event_loop(module):
+    """Exports and back-tests are processes of their own: asyncio and ssl would be 10 MB in each."""
+    assert sorted(loaded(f"import {module}") & {"asyncio", "ssl", "structlog"}) == []
