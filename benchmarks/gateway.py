@@ -16,6 +16,7 @@ from benchmarks.cores import placed, split
 from benchmarks.devices import Rows
 from benchmarks.figure import Figure
 from benchmarks.rig import Rig, flowing, rig
+from simulators.agent_process import AgentProcess
 from simulators.broker import Collector
 from simulators.modbus_server import RegisterImage
 from simulators.models import tiny
@@ -59,14 +60,10 @@ def gateway() -> Sequence[Figure]:
 async def _run(made: Rig, rows: Rows, mine: set[int]) -> tuple[float, float, float]:
     """CPU of the agent and its children, % of a core; PSS of the daemon, and of all, MB."""
     async with AsyncExitStack() as stack:
-        lines = [
-            await stack.enter_async_context(RtuDevice({1: RegisterImage()}))
-            for _ in range(ON_LINES)
-        ]
-        _configure(made, [line.url for line in lines])
+        configure(made, await stack.enter_async_context(lines()))
         command = ("taskset", "-c", str(*mine))
         agent = await stack.enter_async_context(flowing(made, command))
-        await stack.enter_async_context(_watched(agent.log.read_text()))
+        await stack.enter_async_context(watched(page(agent)))
         await asyncio.sleep(SETTLE_S)
         rows.at.clear()
         before_s = proc.cpu_s(agent.pid)
@@ -79,7 +76,18 @@ async def _run(made: Rig, rows: Rows, mine: set[int]) -> tuple[float, float, flo
         return percent, daemon, round(daemon + rest, 1)
 
 
-def _configure(made: Rig, lines: Sequence[str]) -> None:
+@asynccontextmanager
+async def lines() -> AsyncIterator[Sequence[str]]:
+    """The addresses of the devices that have a serial line each."""
+    async with AsyncExitStack() as stack:
+        yield [
+            (await stack.enter_async_context(RtuDevice({1: RegisterImage()}))).url
+            for _ in range(ON_LINES)
+        ]
+
+
+def configure(made: Rig, lines: Sequence[str]) -> None:
+    """Both sinks, alarms, models on the first machines, the page."""
     document, names = made.document, [f"plant{i}" for i in range(1, ON_TCP + 1)]
     serial = {"profile": "plant", "serial": {"baud": 115200, "parity": "none"}}
     for i, url in enumerate(lines, 1):
@@ -104,15 +112,19 @@ def _configure(made: Rig, lines: Sequence[str]) -> None:
     made.write()
 
 
+def page(agent: AgentProcess) -> str:
+    """Where its page is."""
+    return f"http://127.0.0.1:{_PORT.findall(agent.log.read_text())[-1]}"
+
+
 @asynccontextmanager
-async def _watched(log: str) -> AsyncIterator[None]:
+async def watched(url: str) -> AsyncIterator[None]:
     """Somebody has the page open."""
-    port = _PORT.findall(log)[-1]
 
     async def watch() -> None:
         async with (
             httpx.AsyncClient(trust_env=False, timeout=WINDOW_S) as client,
-            client.stream("GET", f"http://127.0.0.1:{port}/events") as stream,
+            client.stream("GET", f"{url}/events") as stream,
         ):
             async for _ in stream.aiter_bytes():
                 pass

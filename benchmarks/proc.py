@@ -33,10 +33,13 @@ def waited_s(pid: int) -> float:
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """``pss`` and ``rss`` of one process, MB (10^6 bytes)."""
+    """``pss``, ``rss`` and ``own`` of one process, MB (10^6 bytes); ``own`` are pages that it has
+    written, whatever else runs the same programs.
+    """
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     kb = {
         key.lower(): int(rest.split()[0])
         for key, _, rest in (line.partition(":") for line in rollup.splitlines()[1:])
     }
-    return {key: round(kb[key] * 1024 / 1e6, 1) for key in ("pss", "rss")}
+    kinds = {"pss": "pss", "rss": "rss", "own": "private_dirty"}
+    return {name: round(kb[key] * 1024 / 1e6, 1) for name, key in kinds.items()}

@@ -144,9 +144,11 @@ def rig(poll: str, devices: int = 1, registers: int = REGISTERS) -> Iterator[Rig
 
 
 @asynccontextmanager
-async def flowing(made: Rig, command: tuple[str, ...] = ()) -> AsyncIterator[AgentProcess]:
+async def flowing(
+    made: Rig, command: tuple[str, ...] = (), env: dict[str, str] | None = None
+) -> AsyncIterator[AgentProcess]:
     """The agent, with rows arriving: the steady state begins soon after."""
-    async with made.agent(command) as agent:
+    async with made.agent(command, env) as agent:
         await arrived(made.arrivals, 1, 20.0)
         yield agent
 
