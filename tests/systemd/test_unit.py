@@ -106,13 +106,14 @@ def test_systemd_takes_every_line_of_the_unit() -> None:
     assert [s for s in said if "edge-agent" in s] == []
 
 
-def test_it_starts_as_its_own_user_in_its_sandbox(started: Machine) -> None:
+async def test_it_starts_as_its_own_user_in_its_sandbox(started: Machine) -> None:
     """`systemctl start` returns when the agent is ready; it is nobody special, and ORT runs."""
     assert started.show("ActiveState") == "active"
     assert started.show("NotifyAccess") == "main"
     who = started.run(f"ps -o user:20=,group= -p {started.pid()}").stdout.split()
     assert who == ["edge-agent", "dialout"]
     assert "probe: a model was served" in started.messages()
+    await until(lambda: started.run("test -S /run/edge-agent/control.sock").returncode == 0, 10)
     modes = started.run("stat -c %a:%U:%G /var/lib/edge-agent /run/edge-agent/control.sock").stdout
     assert modes.split() == ["700:edge-agent:dialout", "660:edge-agent:dialout"]
 
