@@ -4,20 +4,28 @@ import sqlite3
 from typing import Final
 
 from agent.storage.blocks import extents
+from agent.storage.retention import Op
 
 POWER_OFF: Final = "power_off"
 """The run did not end in order: rows after the last one on disk may have been lost with it."""
 
 
-def remember_cut(conn: sqlite3.Connection, epoch: int, now_ns: int) -> None:
-    """A gap for each sink and stream of the run *epoch*, within the transaction that begins the
-    next one: another cut, a moment later, must not make anybody forget this one.
+def remember_cut(conn: sqlite3.Connection, epoch: int, now_ns: int) -> Op:
+    """A gap for each sink and stream of the run *epoch*, to be called within the transaction that
+    begins the next one: another cut, a moment later, must not make anybody forget this one.
+
+    The tables of every version can take it.
     """
-    conn.executemany(
-        "INSERT INTO gaps(sink, stream, epoch, first, last, t0, t1, reason)"
-        " SELECT name, ?, ?, ?, NULL, ?, ?, ? FROM sinks",
-        [(stream, epoch, first, t0, now_ns, POWER_OFF) for stream, first, t0 in _ends(conn, epoch)],
-    )
+    ends = _ends(conn, epoch)
+
+    def op(conn: sqlite3.Connection) -> None:
+        conn.executemany(
+            "INSERT INTO gaps(sink, stream, epoch, first, last, t0, t1, reason)"
+            " SELECT name, ?, ?, ?, NULL, ?, ?, ? FROM sinks",
+            [(stream, epoch, first, t0, now_ns, POWER_OFF) for stream, first, t0 in ends],
+        )
+
+    return op
 
 
 def _ends(conn: sqlite3.Connection, epoch: int) -> list[tuple[str, int, int]]:

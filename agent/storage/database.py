@@ -141,15 +141,15 @@ class Database:
         self,
         machine_id: str,
         current: tuple[str, int] | None,
-        cut: Callable[[sqlite3.Connection, int], None],
+        cut: Callable[[sqlite3.Connection, int], Callable[[sqlite3.Connection], None]],
     ) -> tuple[str, int]:
         """Lineage and epoch of this run, committed. *current* is kept when the run goes on.
 
-        *cut* is called with the epoch of the run before, within that commit, if that run did not
-        end in order.
+        *cut* makes of the epoch of the run before what is told of it, within that commit, if that
+        run did not end in order.
 
-        In a file that is held, too: no version may give these names again. What was held so far
-        begins anew then.
+        In a file that is held, too: no version may give these names again, nor forget that cut.
+        What was held so far begins anew then.
         """
         meta: dict[str, Any] = dict(self.conn.execute("SELECT key, value FROM meta"))
         lineage = was = meta.get("lineage")
@@ -166,6 +166,7 @@ class Database:
             self.lineages.append((before, was))
         if current is not None and not again and current[0] != lineage:
             self.lineages += [(before, lineage), current[::-1]]
+        tell = None if ended else cut(self.conn, before)
         held, self.held = self.held, False
         if held:
             self.conn.execute("ROLLBACK")
@@ -179,12 +180,10 @@ class Database:
                     (KEY, json.dumps(self.lineages)),
                 ],
             )
-            if not ended and not held:
-                cut(conn, before)
+            if tell is not None:
+                tell(conn)
         if held:
             self._load(hold=True)
-            if not ended:
-                cut(self.conn, before)
         return current or (lineage, epoch)
 
 

@@ -78,6 +78,25 @@ async def test_one_that_was_never_ready_leaves_its_names_alone(tmp_path):
         assert on_disk(tmp_path) == (1, before, epoch)
 
 
+async def test_a_cut_before_one_that_was_never_ready_is_told(tmp_path):
+    """The old file has the gap of the run before at once, and the new one has it later."""
+    old(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('ended', 0)")
+    async with store(tmp_path, hold=True) as s:
+        s.journal.put(rows(20, 3))
+    version, found, _ = on_disk(tmp_path)
+    gaps = [gap[1:6] + gap[8:] for gap in found["gaps"]]
+    assert version == 1
+    assert ("cloud", "pump", 1, 13, None, "power_off") in gaps
+    async with store(tmp_path, hold=True) as s:
+        s.journal.ready()
+        await s.journal.flush()
+    version, found, _ = on_disk(tmp_path)
+    assert version == VERSION
+    assert set(gaps) <= {gap[1:6] + gap[8:] for gap in found["gaps"]}
+
+
 async def test_a_disk_that_refuses_in_between_ends_no_wait(tmp_path):
     """Opened again, the file is an old one still."""
     before = old(tmp_path)
