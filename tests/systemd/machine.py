@@ -13,6 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+TREE: Final = os.environ.get("EDGE_AGENT_TEST_TREE", "")
+"""A Debian tree without the agent, as `deploy/test-systemd.sh` makes it."""
+NEEDS: Final = [
+    pytest.mark.root,
+    pytest.mark.needs("systemd-nspawn", "debootstrap"),
+    pytest.mark.skipif(not TREE, reason="needs a Debian tree: make test-systemd"),
+]
+"""What every test on a booted machine needs."""
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 UNIT: Final = "edge-agent"
 _SITE: Final = "/opt/edge-agent/site"

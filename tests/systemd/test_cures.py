@@ -1,7 +1,6 @@
 """What the unit refuses a technician: the message names one command, and that command cures it."""
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,17 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.machine import Machine, booted, checkout
+from tests.systemd.machine import NEEDS, TREE, Machine, booted, checkout
 from tests.systemd.test_sandbox import LINE
 from tests.tools import until
 
-TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("systemd-nspawn", "debootstrap"),
-    pytest.mark.skipif(not TREE, reason="needs a Debian tree: make test-systemd"),
-]
+pytestmark = NEEDS
 
 CONFIG = """\
 version: 1

@@ -3,7 +3,6 @@
 One machine lives through all of it, so the order of the tests is the order of events.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +19,13 @@ from tests.systemd.installed import (
     serving,
     shelf,
 )  # fmt: skip
-from tests.systemd.machine import Machine, booted
+from tests.systemd.machine import NEEDS, TREE, Machine, booted
 from tests.systemd.packages import BUILT, never_ready, release
 from tests.tools import until
 
-TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
-
 pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("systemd-nspawn", "debootstrap", "dpkg-deb"),
-    pytest.mark.skipif(not TREE, reason="needs a Debian tree: make test-deb"),
+    *NEEDS,
+    pytest.mark.needs("dpkg-deb"),
     pytest.mark.skipif(not BUILT, reason="needs dist/edge-agent_VERSION_amd64.deb: make deb"),
 ]
 

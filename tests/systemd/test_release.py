@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.installed import begin, install, rows, serving, shelf
-from tests.systemd.machine import Machine, booted
+from tests.systemd.machine import NEEDS, TREE, Machine, booted
 from tests.systemd.packages import BUILT
 from tests.tools import until
 
-TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
 MIRROR = os.environ.get("EDGE_AGENT_TEST_MIRROR", "")
 UPGRADE_S = 1200.0
 
 pytestmark = [
-    pytest.mark.root,
+    *NEEDS,
     pytest.mark.slow,
-    pytest.mark.needs("systemd-nspawn", "debootstrap", "dpkg-deb"),
-    pytest.mark.skipif(not (TREE and MIRROR), reason="needs a Debian 12 tree: make test-upgrade"),
+    pytest.mark.needs("dpkg-deb"),
+    pytest.mark.skipif(not MIRROR, reason="needs a mirror of Debian 12: make test-upgrade"),
     pytest.mark.skipif(not BUILT, reason="needs dist/edge-agent_VERSION_amd64.deb: make deb"),
 ]
 

@@ -1,7 +1,6 @@
 """The sandbox of the unit from inside: what is refused, and that a serial device still works."""
 
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -11,16 +10,10 @@ from typing import Any
 import pytest
 
 from tests.systemd import acts
-from tests.systemd.machine import CHECKOUT, Machine, booted, checkout
+from tests.systemd.machine import CHECKOUT, NEEDS, TREE, Machine, booted, checkout
 from tests.tools import until
 
-TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("systemd-nspawn", "debootstrap"),
-    pytest.mark.skipif(not TREE, reason="needs a Debian tree: make test-systemd"),
-]
+pytestmark = NEEDS
 
 DROP_IN = """\
 [Service]

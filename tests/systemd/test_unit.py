@@ -1,7 +1,6 @@
 """The unit under a real systemd: start, reload, hang, crash, stop. Run by ``make test-systemd``."""
 
 import json
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -11,16 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.systemd.machine import CHECKOUT, Machine, booted, checkout
+from tests.systemd.machine import CHECKOUT, NEEDS, TREE, Machine, booted, checkout
 from tests.tools import until
 
-TREE = os.environ.get("EDGE_AGENT_TEST_TREE", "")
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.needs("systemd-nspawn", "debootstrap"),
-    pytest.mark.skipif(not TREE, reason="needs a Debian tree: make test-systemd"),
-]
+pytestmark = NEEDS
 
 CONFIG = """\
 version: 1
