@@ -16,6 +16,8 @@ _SHIPPED: Final = (
 _ROW: Final = re.compile(r"^\| ((?:[EAW]\d{3}(?:, )?)+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
+EVENT: Final = re.compile(r"^[a-z_]+\.[a-z_]+$")
+_EVENT: Final = re.compile(r"^\| `([a-z_]+\.[a-z_]+)` \| (.+) \| `(.+)` \|$", re.MULTILINE)
 _COMMAND: Final = re.compile(r"^`((?:edge-agent|journalctl|systemctl|timedatectl|ip) [^`]+)`")
 _RANGE: Final = re.compile(r"^\| ([EAW]\d{3}) to ([EAW]\d{3}) \| `(.+)` \|$", re.MULTILINE)
 
@@ -26,6 +28,16 @@ def first_command(code: str) -> str:
         return own[1]
     ranges = _RANGE.findall(_page())
     return next((told for low, high, told in ranges if low <= code <= high), "")
+
+
+def event(name: str) -> tuple[str, str]:
+    """What the event *name* of the log means, and the first command; E788 when there is none."""
+    for known, meaning, command in _EVENT.findall(_page()):
+        if known == name:
+            return meaning, command
+    raise AgentError(
+        f"there is no event {name}", fix="docs/operations.md has the table.", code="E788"
+    )
 
 
 def _page() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.cli.args import OK, add_daemon, add_json, find_socket
 from agent.cli.client import ask
-from agent.cli.codes import CODE, explained, first_command
+from agent.cli.codes import CODE, EVENT, event, explained, first_command
 from agent.cli.override import show
 from agent.cli.table import age
 
@@ -25,6 +25,13 @@ def run(args: Namespace) -> int:
     """Print what the agent knows of the tag; a code needs no running agent."""
     if CODE.match(args.tag.upper()):
         return _code(args.tag.upper(), as_json=args.json)
+    if EVENT.match(args.tag):
+        meaning, first = event(args.tag)
+        facts = {"event": args.tag, "means": meaning, "first": first}
+        print(
+            json.dumps(facts, indent=2) if args.json else f"{args.tag}  {meaning}\n  first  {first}"
+        )
+        return OK
     told = ask(find_socket(args), "explain", tag=args.tag)
     print(json.dumps(told, indent=2) if args.json else _text(told))
     return OK

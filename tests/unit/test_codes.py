@@ -1,12 +1,13 @@
 """`edge-agent explain CODE`: the table of codes at hand, with or without a running agent."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from agent.cli.args import exit_code
-from agent.cli.codes import explained, first_command
+from agent.cli.codes import EVENT, event, explained, first_command
 from agent.cli.main import main
 from agent.core.errors import PermanentError
 from tests.test_docs import OPERATIONS
@@ -31,6 +32,37 @@ def test_every_code_has_a_first_command(code):
     if program == "edge-agent":
         verbs = " ".join(w for w in words[:2] if re.fullmatch("[a-z-]+", w) and w[0] != "-")
         assert re.search(rf"edge-agent {verbs}\b", MANUAL), verbs
+
+
+def logged() -> set[str]:
+    """The first arguments of all calls of a logger in the source."""
+    found = set()
+    for path in (Path(__file__).parents[2] / "agent").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            if isinstance(call.func.value, ast.Name) and call.func.value.id in {"log", "ulog"}:
+                texts = [c.value for c in ast.walk(call) if isinstance(c, ast.Constant)]
+                found |= {t for t in texts if isinstance(t, str) and EVENT.match(t)}
+    return found
+
+
+def test_every_event_of_the_log_is_explained_and_no_other():
+    """The name of an event is its code: listed, with a first command whose verb there is."""
+    table = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| .+ \| `(.+)` \|$", OPERATIONS, re.MULTILINE)
+    assert sorted(name for name, _ in table) == sorted(logged())
+    for name, command in table:
+        assert event(name)[1] == command
+        verb = re.match(r"edge-agent ([a-z-]+)|timedatectl", command)
+        assert verb, command
+        assert f"edge-agent {verb[1] or ''}" in MANUAL
+
+
+def test_an_event_is_explained_without_a_running_agent(capsys):
+    """As it stands in the log; one that there is not is wrong use."""
+    assert main(["explain", "config.last_good"]) == 0
+    assert "first  edge-agent check" in capsys.readouterr().out
+    assert main(["explain", "config.last_bad"]) == 2
 
 
 def test_a_code_needs_no_running_agent(capsys):
