@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base patch e2fsprogs
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-aarch64 lock crash test-mlflow test-browser
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-qemu test-aarch64 lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -81,6 +81,10 @@ test-deb: deb
 # The base system goes from Debian 12 to 13 under the installed agent (needs root, and a mirror): some minutes.
 test-upgrade: deb
 	bash deploy/test-systemd.sh tests/systemd/test_release.py
+
+# The package in an emulated machine (needs root): limits of memory and tasks, kills, a power cut.
+test-qemu: deb
+	bash deploy/test-qemu.sh
 
 # On 64-bit ARM, emulated (needs root): a session of ONNX and the suite's core, from wheels alone.
 test-aarch64: setup

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulators import models
-from tests.systemd.machine import Machine
+from tests.systemd.machine import CHECKOUT, Machine
 from tests.systemd.packages import release
 
 CONFIG: Final = """\
@@ -31,21 +31,7 @@ models:
     instances:
       pump1: {inputs: [pump1/flow, pump1/flow, pump1/flow]}
 """
-# Answers every read with a count, so that each sample is another one.
-DEVICE: Final = """\
-import asyncio, itertools, struct
-count = itertools.count()
-async def serve(reader, writer):
-    while head := await reader.read(12):
-        words = struct.unpack(">H", head[10:12])[0]
-        values = struct.pack(">H", next(count) % 65536) * words
-        answer = head[6:8] + bytes([len(values)]) + values
-        writer.write(head[:4] + struct.pack(">H", len(answer)) + answer)
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 5020)
-    await server.serve_forever()
-asyncio.run(main())
-"""
+DEVICE: Final = (CHECKOUT / "tests" / "qemu" / "plant.py").read_text()
 FILE: Final = "/etc/edge-agent/edge-agent.yaml"
 INSTALL_S: Final = 300.0
 
