@@ -75,8 +75,12 @@ class Holes:
         }
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        """What `memory` gave."""
-        self.version += 1
-        self.tables.update(read(memory["lacks"]))
+        """What `memory` gave. What is known already makes no plan anew: its scans would begin at
+        another request.
+        """
+        lacks = read(memory["lacks"])
+        if written(lacks) != written(self.tables):
+            self.version += 1
+            self.tables.update(lacks)
         self._doubt_at_s = -inf if memory["doubt_at"] is None else float(memory["doubt_at"])
         self._try_at_s, self._tried = float(memory["try_at"]), int(memory["tried"])
