@@ -101,10 +101,10 @@ async def learn(spec: PackSpec, healthy: Recording, now: datetime) -> tuple[byte
             `pack`.
     """
     where, shape = f"model {spec.name}", window(spec.window)
-    found = [cut.x[-1] for cut in cuts(healthy, shape)]
-    rows = np.stack(found).astype(np.float64) if found else np.zeros((0, len(spec.channels)))
+    windows = [cut.x.astype(np.float64) for cut in cuts(healthy, shape)]
+    rows = np.stack([w[-1] for w in windows]) if windows else np.zeros((0, len(spec.channels)))
     try:
-        model = detector(train(rows, shape.rows), shape.rows)
+        model = detector(train(rows, shape.rows, windows=windows), shape.rows)
     except ValueError as e:
         raise PermanentError(
             f"nothing can be learned: {e}",

@@ -5,6 +5,7 @@ them. Both are the medians over a window, divided by their control limits: above
 healthy. In a notebook: ``train(rows).scores(windows)``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -60,13 +61,20 @@ class Detector:
 
 
 def train(
-    rows: Floats, window: int = 5, *, explained: float = EXPLAINED, limits: Limits = "seen"
+    rows: Floats,
+    window: int = 5,
+    *,
+    windows: Sequence[NDArray[np.floating]] | None = None,
+    explained: float = EXPLAINED,
+    limits: Limits = "seen",
 ) -> Detector:
     """Learn what healthy looks like.
 
     Args:
         rows: (n, k) in the order of time, engineering units; what is not finite is left out.
         window: Rows of a window, over which the medians are taken.
+        windows: Those that ``seen`` keeps quiet, each (window, k); without them, all rows follow
+            one another.
         explained: Share of the variance that the principal directions hold.
         limits: See `Limits`.
 
@@ -88,7 +96,11 @@ def train(
         mean, scale, vectors[:, :m] / np.sqrt(np.maximum(values[:m], _LEAST)), vectors[:, m:], 1, 1
     )
     if limits == "seen":
-        t2, q = (MARGIN * worst(squares(z, m), window) for m in (found.principal, found.residual))
+        whole = [z] if windows is None else [(w - mean) / scale for w in windows]
+        t2, q = (
+            MARGIN * max(worst(squares(rows, directions), window) for rows in whole)
+            for directions in (found.principal, found.residual)
+        )
     else:
         last = np.linalg.eigvals(covariance).real if limits == "board" else values
         t2 = m * (n - 1) * (n + 1) / (n * (n - m)) * fisher(HEALTHY, m, n - m)

@@ -144,6 +144,18 @@ async def test_rows_that_teach_nothing_are_told():
         await learn(PackSpec.model_validate(SPEC), rows, None)
 
 
+async def test_what_it_learned_from_is_quiet_whatever_parts_it():
+    """The first rows after each gap are in a window too, also where they are the farthest out."""
+    v = values(200)[:, :3]
+    v[100:103] += 25 * v.std(axis=0)
+    t = np.arange(200, dtype=np.int64) * SECOND
+    found = Recording(NAMES, np.insert(t, 100, t[100] - 1), np.insert(v, 100, np.nan, axis=0))
+    _, packed = await learn(PackSpec.model_validate(SPEC), found, datetime.now(UTC))
+
+    assert packed.windows == 192
+    assert packed.alarms == 0
+
+
 async def test_what_is_learned_here_is_believed_here_only(tmp_path):
     """Its key is the gateway's own: for names that are learned, and for no other; and another's
     package is not believed under such a name, whoever has signed it.
