@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base patch e2fsprogs
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-qemu test-aarch64 lock crash test-mlflow test-browser
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-qemu test-aarch64 test-pip lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -77,6 +77,10 @@ deb: setup
 # The package on a booted Debian (needs root): install, upgrade, a bad version, downgrade, purge.
 test-deb: deb
 	bash deploy/test-systemd.sh tests/systemd/test_package.py
+
+# By pip and pipx instead of the package, from what is tracked alone, away from the checkout.
+test-pip: setup
+	bash deploy/test-pip.sh
 
 # The base system goes from Debian 12 to 13 under the installed agent (needs root, and a mirror): some minutes.
 test-upgrade: deb

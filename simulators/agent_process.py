@@ -47,6 +47,7 @@ class AgentProcess:
         grace_s: float = 20.0,
         env: Mapping[str, str] | None = None,
         command: tuple[str, ...] = (),
+        program: tuple[str, ...] = (sys.executable, "-m", "agent"),
     ) -> None:
         """Take note of what to run.
 
@@ -55,13 +56,14 @@ class AgentProcess:
             ready_within_s: How long the control socket may take to answer.
             grace_s: How long the agent may take to end after SIGTERM.
             env: Added to the environment of the child.
-            command: Put before the interpreter, for example ``("faketime", "-f", "+1h")``.
+            command: Put before the program, for example ``("faketime", "-f", "+1h")``.
+            program: What to run instead of the agent of this interpreter.
         """
         self.config = Path(config)
         self.data_dir = _data_dir(self.config)
         self.log = self.config.with_suffix(".log")
         self._ready_within_s, self._grace_s = ready_within_s, grace_s
-        self._env, self._command = dict(env or {}), command
+        self._env, self._command = dict(env or {}), (*command, *program, "run")
         self.socket = Path(self._env.get("RUNTIME_DIRECTORY", self.data_dir)) / "control.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -155,7 +157,7 @@ class AgentProcess:
             self.socket.unlink()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._command, sys.executable, "-m", "agent", "run", str(self.config)],
+                [*self._command, str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

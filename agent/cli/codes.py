@@ -1,18 +1,14 @@
 """What a code means and what to do: the table of docs/operations.md, which comes with the agent."""
 
 import re
-import sys
-from pathlib import Path
 from typing import Final
 
+from agent.config.places import shipped
 from agent.core.errors import AgentError
 
 CODE: Final = re.compile(r"^[EAW]\d{3}$")
 
-_SHIPPED: Final = (
-    Path(__file__).parents[2] / "docs" / "operations.md",
-    Path(sys.prefix) / "share" / "edge-agent" / "operations.md",
-)
+_SHIPPED: Final = shipped("docs/operations.md", "operations.md")
 _ROW: Final = re.compile(r"^\| ((?:[EAW]\d{3}(?:, )?)+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 

@@ -1,13 +1,13 @@
 """Device profiles: a register map written once, used by many devices with what differs."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from agent.config.document import Document, Path, Place, parse
+from agent.config.places import shipped
 from agent.config.report import Problem, did_you_mean
 from agent.config.writing import write
 
@@ -15,11 +15,8 @@ NONE: Final = "none"
 """The word that takes a tag, a class or a setting of the profile away."""
 
 ETC: Final = FilePath("/etc/edge-agent/profiles")
-SHIPPED: Final = (
-    FilePath(__file__).parents[2] / "configs" / "profiles",
-    FilePath(sys.prefix) / "share" / "edge-agent" / "profiles",
-)
-"""Ours: in a checkout of the source, and as installed."""
+SHIPPED: Final = shipped("configs/profiles", "profiles")
+"""Ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ models:
     window: {kind: count, rows: 5}
     instances:
       pump1: {inputs: [pump1/flow, pump1/flow, pump1/flow]}
+web: {listen: "127.0.0.1:8080"}
 """
 DEVICE: Final = (CHECKOUT / "tests" / "qemu" / "plant.py").read_text()
 FILE: Final = "/etc/edge-agent/edge-agent.yaml"
@@ -42,7 +43,12 @@ def shelf(folder: Path, *versions: str) -> None:
     for version in versions:
         release(folder, version)
     (folder / "device.py").write_text(DEVICE)
-    offered, data = folder / "registry" / "m", models.tiny()
+    offer(folder / "registry")
+
+
+def offer(registry: Path) -> None:
+    """Version 7.1 of the model ``m``: five rows of three tags."""
+    offered, data = registry / "m", models.tiny()
     offered.mkdir(parents=True)
     (offered / "m.onnx").write_bytes(data)
     version = {"release": 1, "file": "m.onnx", "size": len(data),

@@ -64,6 +64,14 @@ async def test_it_collects(machine: Machine) -> None:
     await until(lambda: serving(machine) == ["7.1"], 60, lambda: machine.messages()[-2000:])
 
 
+def test_the_page_is_in_the_package(machine: Machine) -> None:
+    """With its scripts and the library that draws the charts."""
+    for name in ("", "static/app.js", "charts/uplot.min.css"):
+        ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:8080/{name}', timeout=9)"
+        done = machine.run(f'python3 -c "{ask}"')
+        assert done.returncode == 0, done.stderr + machine.messages()[-2000:]
+
+
 async def test_an_upgrade_keeps_what_was_there(machine: Machine, folder: Path) -> None:
     """Every row, the model in service though its registry is gone, and the version before; the
     new one was ready once and is no longer on probation.
