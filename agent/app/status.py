@@ -14,6 +14,9 @@ from agent.runtime.units import Running, State
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
 
+_TOLD_APART = {"source", "sink", "model"}
+"""Units whose trouble is told as that of the device, the sink, the model."""
+
 
 def status(daemon: "Daemon") -> dict[str, Any]:
     """The whole picture; values are plain JSON types, times in ns and s as their names say."""
@@ -84,6 +87,11 @@ def _reasons(daemon: "Daemon") -> list[str]:
     ]
     for name, model in daemon.loaded.settings.models.items():
         found += [f"model {name}: {text}" for text in _model_reasons(daemon, name, model)]
+    found += [
+        f"{name}: {one.last_error}"
+        for name, one in daemon.units.running.items()
+        if name.partition("/")[0] not in _TOLD_APART and one.state in {State.BACKOFF, State.PARKED}
+    ]
     return found
 
 

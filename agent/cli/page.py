@@ -22,6 +22,8 @@ _DOUBTFUL: Final = {
     "candidate",
     "probation",
 }
+_SOUND: Final = {"good", "not_applicable"}
+_ITS_OWN: Final = 2
 _ERROR_WIDTH: Final = 60
 _TEXT_WIDTH: Final = 30
 
@@ -31,7 +33,8 @@ def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -
 
     Args:
         status: What the verb `status` answers.
-        tags: At most so many tags, the bad ones first; None for all.
+        tags: At most so many tags, the bad ones first, those of the agent itself only if they are
+            bad; None for all of them.
         colours: Default: when stdout is a terminal and NO_COLOR is not set.
     """
     paint = _painter(colours)
@@ -155,10 +158,8 @@ def _devices(devices: Mapping[str, Facts], paint: _Paint) -> str:
 
 
 def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
-    if not tags:
-        return "No value yet"
-    named = sorted(tags.items(), key=lambda item: item[1].get("q") == "good")
-    shown = named[:limit]
+    named = sorted(tags.items(), key=_rank)
+    shown = [n for n in named if _rank(n) != _ITS_OWN][:limit] if limit is not None else named
     rows = [
         [
             name,
@@ -169,9 +170,17 @@ def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
         ]
         for name, t in shown
     ]
-    text = table(["TAG", "VALUE", "UNIT", "QUALITY", "AGE"], rows)
+    text = table(["TAG", "VALUE", "UNIT", "QUALITY", "AGE"], rows) if rows else "No value yet"
     more = len(named) - len(shown)
     return f"{text}\n({more} more: edge-agent status --all)" if more else text
+
+
+def _rank(item: tuple[str, Facts]) -> int:
+    """What nobody can believe, then what the plant says, then what the agent says of itself."""
+    name, facts = item
+    if facts.get("q") not in _SOUND:
+        return 0
+    return _ITS_OWN if name.startswith("agent/") else 1
 
 
 def _value(tag: Facts) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -337,6 +338,21 @@ def test_the_page_is_made_of_whatever_is_known() -> None:
     assert "No value yet" in page({}, colours=False)
     text = page({"tags": {f"d/t{i}": {"q": "good"} for i in range(60)}}, tags=40, colours=True)
     assert "(20 more: edge-agent status --all)" in text
+
+
+def test_what_the_plant_says_goes_before_what_the_agent_says_of_itself() -> None:
+    """Bad tags first, then the plant's; the agent's own wait for --all, unless they are bad."""
+    tags = {f"agent/n{i}": {"q": "good"} for i in range(60)}
+    tags |= {"agent/none": {"q": "not_applicable"}, "agent/broken": {"q": "bad"}}
+    tags |= {"pump1/flow": {"q": "good"}, "pump1/dead": {"q": "bad_comm"}}
+
+    def shown(limit: int | None) -> list[str]:
+        return re.findall(r"^[a-z0-9]+/\w+", page({"tags": tags}, tags=limit), re.MULTILINE)
+
+    assert shown(40) == ["agent/broken", "pump1/dead", "pump1/flow"]
+    assert shown(None)[:3] == shown(40)
+    assert len(shown(None)) == len(tags)
+    assert "(61 more: edge-agent status --all)" in page({"tags": tags}, colours=False)
 
 
 def test_columns_line_up_whatever_their_colour() -> None:

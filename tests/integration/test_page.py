@@ -147,6 +147,19 @@ async def test_off_loopback_nothing_without_a_login(tmp_path):
         assert (await client.get("/api/status", auth=("kim", GOOD))).status_code == 401
 
 
+async def test_a_page_whose_port_is_taken_is_a_trouble_that_status_names(tmp_path):
+    """Collection goes on; the reason has the code, the address and the cure."""
+    async with ModbusServer({1: Counting()}) as server:
+        taken = f"127.0.0.1:{server.port}"
+        config = configure(tmp_path, devices={"d": device(server.url)}, web={"listen": taken})
+        async with AgentProcess(config) as agent:
+            found = await told(agent, lambda s: s["tags"] and s["state"] == "degraded")
+            (reason,) = found["reasons"]
+            assert reason.startswith(f"web: [E768] web: the page cannot listen on {taken}")
+            assert "Choose a free port" in reason
+            assert found["devices"]["d"]["connected"]
+
+
 async def test_a_name_that_is_not_ours_is_refused(tmp_path):
     """A page of the internet whose name was bound to this address gets nothing."""
     async with page(tmp_path) as (_, client):
