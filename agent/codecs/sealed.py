@@ -121,10 +121,12 @@ class Sealed:
     """A block whose head was read and found sound; its parts are read when they are asked for.
 
     Attributes:
+        version: Of the form. The parts of a newer one cannot be read.
         n, k: Rows and columns.
         size: Bytes of the whole block.
     """
 
+    version: int
     n: int
     k: int
     size: int
@@ -164,6 +166,8 @@ class Sealed:
         return Columns(t, v, q, late, window)
 
     def _part(self, number: int) -> bytes:
+        if self.version > VERSION:
+            raise BadBlock(f"block version {self.version}, this agent reads {VERSION}", code="E503")
         at, length, crc = self._parts[number]
         data = self._read(at, length)
         if zlib.crc32(data) != crc:
@@ -177,16 +181,18 @@ class Sealed:
 
 
 def unseal(read: Read) -> Sealed:
-    """The block at *read*. Raises `BadBlock` when it is none, or a bit of its head is wrong."""
+    """The block at *read*. Raises `BadBlock` when it is none, or a bit of its head is wrong.
+
+    Head, directory and facts of every later version stand where they stand in this one, and each
+    flag is one part more: so a newer block is never taken for a damaged one.
+    """
     raw = read(0, _HEAD.size)
     if len(raw) < _HEAD.size:
         raise BadBlock(f"a sealed block of {len(raw)} bytes", code="E503")
     magic, version, flags, zero, n, k, facts, crc = _HEAD.unpack(raw)
     if magic != MAGIC:
         raise BadBlock("no sealed block stands here", code="E503")
-    if version != VERSION:
-        raise BadBlock(f"block version {version}, this agent reads {VERSION}", code="E503")
-    count = 1 + bool(flags & _LATE) + bool(flags & _WINDOW) + k
+    count = 1 + flags.bit_count() + k
     length = count * _ENTRY.itemsize
     if length + facts > MOST:
         raise BadBlock("the head of a sealed block is damaged", code="E503")
@@ -199,7 +205,7 @@ def unseal(read: Read) -> Sealed:
     ends = _HEAD.size + length + facts + np.cumsum(entries["length"], dtype=np.int64)
     starts = (ends - entries["length"]).tolist()
     parts = list(zip(starts, entries["length"].tolist(), entries["crc"].tolist(), strict=True))
-    return Sealed(n, k, int(ends[-1]), rest[length:], flags, parts, read)
+    return Sealed(version, n, k, int(ends[-1]), rest[length:], flags, parts, read)
 
 
 def at(blob: bytes) -> Read:

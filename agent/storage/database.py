@@ -30,6 +30,7 @@ class Database:
         held: The file is of an older version, and stays it until `release`: everything but the
             names of this run is one open transaction, which ends with the connection.
         lineages: Those of earlier epochs.
+        newest: The last epoch of rows that only a newer version can read.
     """
 
     def __init__(self, path: Path, *, fresh: bool, hold: bool = False) -> None:
@@ -37,6 +38,7 @@ class Database:
         self._logged_from = self._written_from = thread_wrote()
         self._folder, self._fresh = path.parent / FOLDER, fresh
         self.lineages: Lineages = []
+        self.newest = 0
         try:
             self._prepare()
             self._load(hold=hold)
@@ -157,7 +159,7 @@ class Database:
         if lineage is None or meta.get("machine") not in ours:
             lineage = secrets.token_hex(4)
         (sealed,) = self.conn.execute("SELECT max(epoch) FROM sealed").fetchone()
-        before = max(meta.get("epoch", 0), sealed or 0)  # tables that were lost know no epoch
+        before = max(meta.get("epoch", 0), sealed or 0, self.newest)  # lost tables know no epoch
         again = current is not None and before == current[1]
         ended = again or meta.get("ended", meta.get("ledger_since", 0)) == before
         epoch = before + 1 if current is None else max(before, current[1])
@@ -184,6 +186,8 @@ class Database:
                 tell(conn)
         if held:
             self._load(hold=True)
+            since = (meta.get("ledger_since"),)  # the steps took the epoch of this run for it
+            self.conn.execute("UPDATE meta SET value = ? WHERE key = 'ledger_since'", since)
         return current or (lineage, epoch)
 
 

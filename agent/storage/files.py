@@ -25,7 +25,13 @@ ROLL_BYTES: Final = 64_000_000
 _HEAD: Final = struct.Struct("<8sII")
 _NAME: Final = b"EDGEBLKS"
 _VERSION: Final = 1
-_BEGIN: Final = _HEAD.pack(_NAME, _VERSION, zlib.crc32(_NAME + bytes([_VERSION])))
+
+
+def _crc(version: int) -> int:
+    return zlib.crc32(_NAME + bytes([version & 0xFF]))
+
+
+_BEGIN: Final = _HEAD.pack(_NAME, _VERSION, _crc(_VERSION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class BlockFiles:
         self._folder, self.known = folder, known
         self.kinds: dict[int, str] = {}
         self._left = set(known) if fresh else set()
+        self._kept: set[int] = set()
         self._open: dict[str, _Open] = {}
         self._dirty: dict[int, Extent] = {}
         self._number = 0
@@ -133,16 +140,26 @@ class BlockFiles:
         finally:
             os.close(file)
 
-    def unlink(self, number: int) -> None:
-        """Delete a file, all of it."""
+    def keep(self, number: int) -> None:
+        """Not all of file *number* is known to this version: what it holds stays as it is."""
+        self._kept.add(number)
         self.leave(number)
-        self.path(number).unlink(missing_ok=True)
+
+    def unlink(self, number: int) -> None:
+        """Delete a file, all of it; one that is kept is only forgotten."""
+        self.leave(number)
+        if number not in self._kept:
+            self.path(number).unlink(missing_ok=True)
         self.known.pop(number, None)
         self.kinds.pop(number, None)
 
     def missing(self) -> list[int]:
         """Files that the tables name and that are not there."""
         return [n for n in self.known if not self.path(n).exists()]
+
+    def longer(self) -> list[int]:
+        """Files that hold more than what counts."""
+        return [n for n, extent in self.known.items() if self.path(n).stat().st_size > extent.bytes]
 
     def strangers(self) -> list[int]:
         """Files that are there and that no table names."""
@@ -187,17 +204,27 @@ class BlockFiles:
         self.kinds[self._number] = kind
         return _Open(self._number, file, len(_BEGIN), day)
 
-    def scan(self, number: int) -> Iterator[tuple[int, Sealed]]:
-        """Every sound block of a file and its place, whatever the tables say."""
-        data = self.path(number).read_bytes()
-        at = len(_BEGIN) if data.startswith(_BEGIN) else data.find(MAGIC)
+    def newer(self, number: int) -> bool:
+        """Is the file as a whole of a version that is not known."""
+        begin = self.raw(number, 0, _HEAD.size)
+        if len(begin) < _HEAD.size:
+            return False
+        name, version, crc = _HEAD.unpack(begin)
+        return bool(name == _NAME and version > _VERSION and crc == _crc(version))
+
+    def scan(self, number: int, start: int = 0) -> Iterator[tuple[int, Sealed]]:
+        """Every sound block of a file from *start* on and its place, whatever the tables say."""
+        with self.path(number).open("rb") as file:
+            file.seek(start)
+            data = file.read()
+        at = data.find(MAGIC)
         while 0 <= at < len(data):
             try:
                 block = unseal(partial(_cut, data, at))
             except BadBlock:
                 at = data.find(MAGIC, at + 1)
                 continue
-            yield at, block
+            yield start + at, block
             at += block.size
 
 

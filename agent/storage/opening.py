@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -77,9 +78,7 @@ def look(db: Database, lineage: str, epoch: int, *, replaced: bool) -> Found:
 def is_broken(error: BaseException) -> bool:
     """Is the file itself no good: opening it again will not help."""
     code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, NewerFileError) or (
-        code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-    )
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def is_full(error: BaseException) -> bool:
@@ -88,23 +87,30 @@ def is_full(error: BaseException) -> bool:
     return code is not None and code & 0xFF == sqlite3.SQLITE_FULL
 
 
-def set_aside(path: Path) -> Path:
-    """Rename the file, its log and its index to ``<name>.broken-<n>``; raises `OSError`."""
+def set_aside(path: Path, why: str = "broken") -> Path:
+    """Rename the file, its log and its index to ``<name>.<why>-<n>``; raises `OSError`."""
     n = 1
-    while (aside := path.with_name(f"{path.name}.broken-{n}")).exists():
+    while (aside := path.with_name(f"{path.name}.{why}-{n}")).exists():
         n += 1
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
-    log.error(
-        "journal.set_aside",
-        code="E501",
-        file=str(path),
-        kept_as=str(aside),
-        fix="What it still owed is not delivered. Keep the file for recovery, check the disk.",
-    )
+    code, fix = _ASIDE[why]
+    log.error("journal.set_aside", code=code, file=str(path), kept_as=str(aside), fix=fix)
     return aside
+
+
+_ASIDE: Final = {
+    "broken": (
+        "E501",
+        "What it still owed is not delivered. Keep the file for recovery, check the disk.",
+    ),
+    "newer": (
+        "E240",
+        "It is kept. Install the version that wrote it, stop it, and give the file its name back.",
+    ),
+}
 
 
 def open_database(
@@ -117,21 +123,25 @@ def open_database(
     fresh: bool = False,
     hold: bool = False,
 ) -> tuple[Database, Found]:
-    """Open or make the file; one that is *broken* is set aside and a fresh one is made.
+    """Open or make the file; one that is *broken*, or of a newer version, is set aside and a fresh
+    one is made.
 
     *fresh*: what the last connection wrote to the block files is unknown; begin another one.
     *hold*: one of an older version stays that until it is released.
     Raises `sqlite3.Error` or `OSError` when the disk refuses.
     """
+    why, newest = "broken", 0
     if not broken:
         try:
             return _open(path, machine_id, current, now_ns, replaced=False, fresh=fresh, hold=hold)
+        except NewerFileError as e:
+            why, newest = "newer", e.epoch
         except sqlite3.DatabaseError as e:
             if not is_broken(e):
                 raise
             log.exception("journal.broken", code="E501", file=str(path))
-    set_aside(path)
-    return _open(path, machine_id, current, now_ns, replaced=True, fresh=True)
+    set_aside(path, why)
+    return _open(path, machine_id, current, now_ns, replaced=True, fresh=True, newest=newest)
 
 
 def _open(
@@ -143,8 +153,10 @@ def _open(
     replaced: bool,
     fresh: bool,
     hold: bool = False,
+    newest: int = 0,
 ) -> tuple[Database, Found]:
     db = Database(path, fresh=fresh, hold=hold)
+    db.newest = newest
     try:
         reconcile(db)
         lineage, epoch = db.begin(machine_id, current, partial(remember_cut, now_ns=now_ns))

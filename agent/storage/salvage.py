@@ -1,11 +1,14 @@
 """Tables and files that do not agree, put right when the journal is opened."""
 
+import contextlib
 import json
+import zlib
+from collections.abc import Iterable
 
 import structlog
 
 from agent.codecs.block import BadBlock
-from agent.codecs.sealed import Sealed
+from agent.codecs.sealed import VERSION, Sealed
 from agent.storage.database import Database
 from agent.storage.files import Extent
 
@@ -15,8 +18,9 @@ log = structlog.get_logger()
 def reconcile(db: Database) -> None:
     """Forget blocks whose file is gone; take up files that no table names.
 
-    The second happens after the tables were lost, or after a crash in the middle of sealing. A
-    file that refuses is left alone: it is no reason not to start. Raises `sqlite3.Error`.
+    The second happens after the tables were lost, or after a crash in the middle of sealing. What
+    a newer version wrote stays as it is: somebody went back by hand, and may come again. A file
+    that refuses is left alone, too: it is no reason not to start. Raises `sqlite3.Error`.
     """
     try:
         _reconcile(db)
@@ -32,14 +36,40 @@ def _reconcile(db: Database) -> None:
             conn.executemany("DELETE FROM files WHERE number = ?", [(n,) for n in gone])
         for number in gone:
             db.files.unlink(number)
+    for number in db.files.longer():
+        _is_newer(db, number, db.files.scan(number, db.files.known[number].bytes))
     for number in db.files.strangers():
         _take_up(db, number)
+
+
+def _is_newer(db: Database, number: int, blocks: Iterable[tuple[int, Sealed]]) -> bool:
+    """Has a newer version written to file *number*: then nobody touches it. No epoch of such rows
+    is given again, so that they are still told from others when that version is back.
+    """
+    newer = [block for _, block in blocks if block.version > VERSION]
+    if not newer and not db.files.newer(number):
+        return False
+    db.files.keep(number)
+    for block in newer:
+        with contextlib.suppress(ValueError, KeyError, TypeError, zlib.error):
+            db.newest = max(db.newest, int(json.loads(block.facts)["epoch"]))
+    log.warning(
+        "blocks.newer",
+        code="E240",
+        file=str(db.files.path(number)),
+        version=max((block.version for block in newer), default=None),
+        reads=VERSION,
+        fix="Install the version that wrote it to have its rows again, or move the file away.",
+    )
+    return True
 
 
 def _take_up(db: Database, number: int) -> None:
     """Name the blocks of a file that hold rows which are nowhere else; without any, it goes."""
     end = rows = 0
     found_blocks = list(db.files.scan(number))
+    if _is_newer(db, number, found_blocks):
+        return
     day = int(db.files.path(number).stat().st_mtime // 86_400)
     with db.transaction() as conn:
         for at, block in found_blocks:

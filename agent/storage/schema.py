@@ -61,7 +61,13 @@ VERSION: Final = len(MIGRATIONS)
 
 
 class NewerFileError(sqlite3.DatabaseError):
-    """The file was written by a newer version."""
+    """The file was written by a newer version, in epochs up to *epoch*."""
+
+    def __init__(self, version: int, epoch: int) -> None:
+        super().__init__(
+            f"file is not a database of this agent, but of a newer one: version {version}"
+        )
+        self.epoch = epoch
 
 
 def migrate(conn: sqlite3.Connection, *, hold: bool = False) -> bool:
@@ -72,11 +78,19 @@ def migrate(conn: sqlite3.Connection, *, hold: bool = False) -> bool:
     """
     version = conn.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
-        msg = f"file is not a database of this agent, but of a newer one: version {version}"
-        raise NewerFileError(msg)
+        raise NewerFileError(version, _epoch(conn))
     held = hold and 0 < version < VERSION
     if version < VERSION:
         steps = "".join(MIGRATIONS[version:])
         end = "" if held else "COMMIT;"
         conn.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={VERSION};{end}")
     return held
+
+
+def _epoch(conn: sqlite3.Connection) -> int:
+    """The last epoch of a newer file, whose tables may be others; 0 when it does not say."""
+    try:
+        found = conn.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    except sqlite3.Error:
+        return 0
+    return found[0] if found and isinstance(found[0], int) else 0

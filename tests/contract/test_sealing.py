@@ -59,7 +59,7 @@ async def test_600_rows_are_sealed(tmp_path):
             s.journal.put(rows(i, 100))
         await s.journal.flush()
         s.journal.put(rows(600, 50))
-        await until(lambda: (count(tmp_path, "head"), count(tmp_path, "sealed")) == (1, 1))
+        await until(lambda: (count(tmp_path, "sealed"), count(tmp_path, "head")) == (1, 1))
         assert cloud.depth() == 650
         got = await s.journal.read("pump", 100)
         assert got is not None

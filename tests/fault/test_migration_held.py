@@ -97,6 +97,25 @@ async def test_a_cut_before_one_that_was_never_ready_is_told(tmp_path):
     assert set(gaps) <= {gap[1:6] + gap[8:] for gap in found["gaps"]}
 
 
+async def test_a_cut_of_the_run_that_changed_the_format_is_told(tmp_path):
+    """The first run that keeps a ledger is no run of before: what it lost is a gap, and missing."""
+    old(tmp_path)
+    async with store(tmp_path, hold=True) as s:
+        s.journal.ready()
+        for i in range(20, 40, 10):
+            s.journal.put(rows(i, 10))
+            await s.journal.flush()
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as db:
+        assert db.execute("SELECT value FROM meta WHERE key = 'ledger_since'").fetchone() == (1,)
+        db.execute("DELETE FROM meta WHERE key = 'ended'")
+        db.execute("DELETE FROM sealed WHERE epoch = 2")
+        db.execute("DELETE FROM head WHERE epoch = 2 AND first = 1")
+    async with store(tmp_path, hold=True) as s:
+        gaps = {(g.stream, g.epoch, g.first, g.last, g.reason) for g in
+                s.journal.outbox("cloud").gaps()}  # fmt: skip
+    assert {("pump", 2, 1, 10, "missing"), ("pump", 2, 21, None, "power_off")} <= gaps
+
+
 async def test_a_disk_that_refuses_in_between_ends_no_wait(tmp_path):
     """Opened again, the file is an old one still."""
     before = old(tmp_path)
