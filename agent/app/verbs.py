@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.app.alarmverbs import AlarmVerbs
 from agent.app.backtestverbs import BacktestVerbs
+from agent.app.bundleverb import BundleVerb
 from agent.app.configverbs import ConfigVerbs
 from agent.app.handverbs import HandVerbs
 from agent.app.logverbs import LogVerbs
@@ -33,6 +34,7 @@ def verbs(daemon: "Daemon") -> dict[str, Verb]:
         | ConfigVerbs(daemon).table()
         | ModelVerbs(daemon).table()
         | LogVerbs().table()
+        | BundleVerb(daemon).table()
         | TagVerbs(daemon).table()
         | HandVerbs(daemon).table()
         | AlarmVerbs(daemon).table()

@@ -243,6 +243,7 @@ RemoteVerb = Literal[
     "status",
     "reload",
     "log-level",
+    "bundle",
     "models.pull",
     "models.promote",
     "models.rollback",

@@ -7,6 +7,22 @@ from typing import Any, Protocol
 from agent.core.errors import PermanentError
 
 
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The way back to whoever asks over a broker.
+
+    Attributes:
+        via: The sink whose broker it is.
+        room: Bytes of an answer, as JSON, that the broker takes.
+        tell: Sends an answer that is not the last: one word, and data. Returns when the broker has
+            it; raises `AgentError` when it does not get it.
+    """
+
+    via: str
+    room: int
+    tell: Callable[[str, Any], Awaitable[None]]
+
+
 class Caller(Protocol):
     """Who asks for something."""
 
@@ -17,6 +33,11 @@ class Caller(Protocol):
 
     def expired(self) -> bool:
         """Is it too late to do what was asked?"""
+        ...
+
+    @property
+    def back(self) -> Back | None:
+        """Where answers before the last one go; None where there is only one."""
         ...
 
 
@@ -71,6 +92,7 @@ class Request:
     Attributes:
         via: The sink whose broker brought it.
         flaw: What is wrong with the message around the payload; empty when nothing is.
+        room: Bytes of an answer that the broker takes; 0 where there are no answers.
     """
 
     via: str
@@ -79,3 +101,4 @@ class Request:
     retained: bool
     answer: Answer
     flaw: str = ""
+    room: int = 0

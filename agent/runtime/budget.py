@@ -56,9 +56,20 @@ class Budget:
 
     def spend(self, count: int, now_s: float) -> None:
         """*count* bytes went over the line."""
-        filled = self._level + (now_s - self._at_s) * self.per_day / DAY_S
-        self._level, self._at_s = min(self._room, filled) - count, now_s
+        self._level, self._at_s = self._filled(now_s) - count, now_s
         self._remember(self._room * _STEP)
+
+    def _filled(self, now_s: float) -> float:
+        return min(self._room, self._level + (now_s - self._at_s) * self.per_day / DAY_S)
+
+    def spare(self, now_s: float) -> int:
+        """Bytes that may go before anything has to wait for them."""
+        return max(0, int(self._filled(now_s) - self._room * _RUNGS[0]))
+
+    @property
+    def most_spare(self) -> int:
+        """What `spare` can be at most."""
+        return int(self._room * (1 - _RUNGS[0]))
 
     def _remember(self, step: float) -> None:
         """Write down less than there is, before it is spent: a crash never brings bytes back."""

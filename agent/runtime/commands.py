@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -14,7 +15,7 @@ import structlog
 from agent.config.schema import CommandsSection
 from agent.core.errors import AgentError
 from agent.core.ports import TRUSTED, AuditTrail, Clock, StateStore
-from agent.core.requests import Declined, Request, Verb
+from agent.core.requests import Back, Declined, Request, Verb
 from agent.core.stats import Stats
 from agent.runtime.command_ids import CommandIds
 from agent.runtime.verbs import outcome
@@ -46,6 +47,7 @@ class _Asked:
     args: Mapping[str, Any]
     actor: str
     clock: Clock
+    back: Back
 
     def expired(self) -> bool:
         return self.clock.state in TRUSTED and self.clock.wall_ns() > self.expires_ns
@@ -150,7 +152,8 @@ class Commands:
         if not isinstance(args, dict):
             raise Declined("malformed", "`args` is no object", code="E790")
         expires_ns = _instant(raw.get("expires"))
-        return _Asked(name, expires_ns, args, f"mqtt:{request.via}", self._clock)
+        back = Back(request.via, request.room, partial(_tell, request, name))
+        return _Asked(name, expires_ns, args, f"mqtt:{request.via}", self._clock, back)
 
     def _in_time(self, asked: _Asked, rules: CommandsSection) -> None:
         if self._clock.state not in TRUSTED:
@@ -237,6 +240,11 @@ class Commands:
                 log.warning("command.flood", dropped=count)
                 await self._audit.write("command", "mqtt", {"result": "dropped", "count": count})
                 self._stats.add("commands.dropped", count)
+
+
+async def _tell(request: Request, name: str, word: str, data: Any) -> None:
+    facts = {"id": name, "verb": request.verb, "ok": True, "result": word, "data": data}
+    await request.answer(name, facts)
 
 
 def _refusal(e: AgentError) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class Peer:
         """Whoever asks here waits for the answer."""
         return False
 
+    @property
+    def back(self) -> None:
+        """One answer to each request."""
+
 
 def socket_path(data_dir: Path) -> Path:
     """``$RUNTIME_DIRECTORY/control.sock``, else in *data_dir*."""

@@ -102,6 +102,11 @@ class Uplink:
         """How the data budget stands; empty where there is none."""
         return self._meter.facts()
 
+    def spare(self) -> tuple[int, int] | None:
+        """Bytes of the data budget that nobody waits for: now, and at most; None without one."""
+        budget = self._budget
+        return None if budget is None else (budget.spare(self._clock.mono_s()), budget.most_spare)
+
     def alarms_changed(self) -> None:
         """The active list is another one."""
         self._news.set()

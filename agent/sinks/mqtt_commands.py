@@ -14,6 +14,11 @@ from agent.links.mqtt_properties import reply_to
 _LONGEST: Final = 512
 """Characters of a response topic."""
 
+_AROUND: Final = 400
+"""Bytes of an answer's packet that are no payload, beside correlation data and response topic:
+MQTT's own, and a topic of ours.
+"""
+
 
 class CommandListener:
     """Listens on ``{root}/_cmd/+`` and answers."""
@@ -38,7 +43,11 @@ class CommandListener:
                 properties = reply_to(message.correlation) if link.v5 else None
                 await link.publish(topic, payload, properties=properties)
 
-            self._offer(Request(self._sink, verb, message.payload, message.retained, answer, flaw))
+            around = len(message.correlation or b"") + len((message.response_topic or "").encode())
+            room = link.largest - _AROUND - around
+            self._offer(
+                Request(self._sink, verb, message.payload, message.retained, answer, flaw, room)
+            )
 
         await link.inbox.subscribe(f"{self._base}+", arrived)
 

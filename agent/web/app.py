@@ -78,6 +78,10 @@ class Visitor:
         """Whoever asks here waits for the answer."""
         return False
 
+    @property
+    def back(self) -> None:
+        """One answer to each request."""
+
 
 class Page:
     """Every route. What anonymous visitors may see depends on where the page listens."""

@@ -1,22 +1,18 @@
 """What can be taken away: the commands `export` and `bundle`, each in a process of its own."""
 
 import asyncio
-import os
-import sys
 import tempfile
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, cast
 
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from agent.inference.sandbox import give_way
+from agent.web.children import end, made, start
 
 CHUNK: Final = 64 * 1024
-WITHIN_S: Final = 300.0
 FORMATS: Final = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 _MAX_ERROR: Final = 4000
 
@@ -27,7 +23,7 @@ async def export(config: Path, tags: Sequence[str], since: str, form: str) -> Re
     if form == "parquet":
         return await _file([*words, "-o", "export.parquet", "--tags", *tags], FORMATS[form])
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - outlives this function
-    samples = _output(await _start([*words, "--tags", *tags], errors))
+    samples = _output(await start([*words, "--tags", *tags], errors))
     first = await anext(samples, b"")
     if not first:
         return _failed(errors)
@@ -43,29 +39,12 @@ async def bundle(config: Path) -> Response:
 async def _file(words: Sequence[str], kind: str) -> Response:
     """The one file that a command leaves where it runs."""
     folder, errors = tempfile.TemporaryDirectory(prefix="edge-agent-"), tempfile.TemporaryFile()  # noqa: SIM115
-    child = await _start(words, errors, folder.name)
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await child.communicate()
-    except TimeoutError:
-        child.kill()
-        await child.wait()
-    made = os.listdir(folder.name)  # noqa: PTH208 - a name is enough
-    if child.returncode or not made:
+    path = await made(words, errors, folder.name)
+    if path is None:
         folder.cleanup()
         return _failed(errors)
     done = BackgroundTask(folder.cleanup)
-    return FileResponse(
-        Path(folder.name, made[0]), media_type=kind, filename=made[0], background=done
-    )
-
-
-async def _start(words: Sequence[str], errors: IO[bytes], folder: str | None = None) -> Process:
-    """The command as a child that gives way to the agent."""
-    command = (sys.executable, "-m", "agent", *words)
-    child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=errors, cwd=folder)
-    give_way(child.pid)
-    return child
+    return FileResponse(path, media_type=kind, filename=path.name, background=done)
 
 
 async def _output(child: Process) -> AsyncIterator[bytes]:
@@ -75,10 +54,7 @@ async def _output(child: Process) -> AsyncIterator[bytes]:
         while part := await out.read(CHUNK):
             yield part
     finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-        await child.wait()
+        await end(child)
 
 
 async def _all(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

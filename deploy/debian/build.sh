@@ -49,7 +49,7 @@ put 644 deploy/systemd/edge-agent.sysusers usr/lib/sysusers.d/edge-agent.conf
 put 640 deploy/debian/edge-agent.yaml etc/edge-agent/edge-agent.yaml
 put 644 LICENSE usr/share/doc/edge-agent/copyright
 put 644 NOTICE usr/share/doc/edge-agent/NOTICE
-for page in CHANGELOG.md docs/*.md; do put 644 "$page" "usr/share/doc/edge-agent/$(basename "$page")"; done
+for page in CHANGELOG.md docs/*.md docs/fetch_bundle.py; do put 644 "$page" "usr/share/doc/edge-agent/$(basename "$page")"; done
 put 644 docs/edge-agent.1 usr/share/man/man1/edge-agent.1
 gzip -9n "$root/usr/share/man/man1/edge-agent.1"
 for example in configs/minimal.yaml configs/full.yaml; do put 644 "$example" "usr/share/doc/edge-agent/examples/$(basename "$example")"; done
