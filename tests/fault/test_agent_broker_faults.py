@@ -74,6 +74,7 @@ async def test_broker_killed_and_back(tmp_path, rng, outages):
     async with site(tmp_path) as here:
         async with AgentProcess(here.config) as agent:
             for _ in range(outages):
+                await here.image.read(10)
                 await until(lambda: here.far.values("d")[-1:] > [here.image.reads - 5.0], 60)
                 here.broker.kill()
                 await here.image.read(rng.randrange(5, 40))
