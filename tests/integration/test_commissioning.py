@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import struct
 import sys
 
 import pytest
 
+from agent.config.load import loads
+from agent.plugins import installed
+from agent.sources.modbus_orders import Orders
 from simulators.modbus_server import ModbusServer, RegisterImage
 from simulators.rtu_device import RtuDevice
 
@@ -156,3 +160,85 @@ devices:
     assert not (tmp_path / "data").exists()
     code, out, _ = await agent("dry-run", file, "--for", "0.5")
     assert "1 of 2 tags gave a usable value." in out
+
+
+ORDERS = """\
+version: 1
+gateway: {{id: g1}}
+devices:
+  pump:
+    type: modbus
+    connect: "{url}"
+    unit: 1
+    addressing: zero_based
+    poll: 100ms
+    classes: {{slow: 200ms}}
+    tags:
+      temp: {{reg: 0, as: float32, unit: °C, scale: 2, offset: 50, range: [0, 150]}}
+      flow: {{reg: 2, as: float32, range: [0, 50], class: slow}}
+      count: {{reg: 4, as: int32, range: [0, 5000]}}
+      plain: {{reg: 6, as: float32}}
+      wide: {{reg: 8, as: float64, range: [0, 2000]}}
+      right: {{reg: 12, as: float32, order: CDAB, range: [0, 50]}}
+      high: {{reg: 14, as: float32, order: CDAB, range: [0, 30]}}
+      none: {{reg: 16, as: float32, range: [0, 30]}}
+      zero: {{reg: 18, as: float32, range: [0, 30]}}
+"""
+
+
+def turned(image, reg, value, form=">f"):
+    """*value* with its words the other way round, as CDAB."""
+    data = struct.pack(form, value)
+    words = struct.unpack(f">{len(data) // 2}H", data)
+    image.holding[reg : reg + len(words)] = words[::-1]
+
+
+async def test_dry_run_names_the_word_order_that_makes_sense(tmp_path):
+    """Nonsense as the file has it, sense in another order: said with both numbers and the cure.
+
+    What makes sense, is a little outside its range, is no number to the device, or zero, is not
+    spoken of.
+    """
+    image, file = RegisterImage(), tmp_path / "plant.yaml"
+    for reg, value in ((0, 21.0), (2, 21.4), (6, 12.5), (12, 20.0), (14, 40.0)):
+        turned(image, reg, value)
+    turned(image, 4, 1234, ">i")
+    turned(image, 8, 1013.25, ">d")
+    image.set_float32(16, float("nan"))
+    async with ModbusServer({1: image}) as server:
+        file.write_text(ORDERS.format(url=server.url), encoding="utf-8")
+        code, out, err = await agent("dry-run", file, "--for", "1")
+        assert (code, err) == (1, "")
+        assert [line for line in out.splitlines() if "reads" in line or "= help" in line] == [
+            "warning[W309]: `pump/temp` reads 2.3553e-41 as ABCD; as CDAB it would be 92",
+            "   = help: Write `order: CDAB`, if that is what the device shows.",
+            "warning[W309]: `pump/flow` reads 4.1736e-08 as ABCD; as CDAB it would be 21.4",
+            "   = help: Write `order: CDAB`, if that is what the device shows.",
+            "warning[W309]: `pump/count` reads 8.0871e+07 as ABCD; as CDAB it would be 1234",
+            "   = help: Write `order: CDAB`, if that is what the device shows.",
+            "warning[W309]: `pump/plain` reads 2.3418e-41 as ABCD; as CDAB it would be 12.5",
+            "   = help: Write `order: CDAB`, if that is what the device shows.",
+            "warning[W309]: `pump/wide` reads 1.4091e-314 as ABCD; as CDAB it would be 1013.2",
+            "   = help: Write `order: CDAB`, if that is what the device shows.",
+        ]
+        assert "@" not in out
+        assert "8 of 9 tags" in out
+        text = file.read_text(encoding="utf-8")
+        for tag in ("temp", "flow", "count", "plain", "wide"):
+            text = text.replace(f"{tag}: {{", f"{tag}: {{order: CDAB, ")
+        file.write_text(text, encoding="utf-8")
+        code, out, _ = await agent("dry-run", file, "--for", "0.5", "--json")
+        told = json.loads(out)
+        assert told["advice"] == []
+        assert told["tags"]["pump/temp"] | {"rows": 0, "good": 0} == {
+            "value": 92.0, "unit": "°C", "q": "good", "rows": 0, "good": 0,
+        }  # fmt: skip
+
+
+def test_every_order_is_read_with_no_request_more():
+    """The same registers, decoded in other ways."""
+    device = loads(ORDERS.format(url="tcp://127.0.0.1:502"), "f", installed()).devices["pump"]
+    more = Orders("pump", device).section
+    assert len(more.tags) > 3 * len(device.tags)
+    for cls in (None, "slow"):
+        assert more._reads([cls], more.cost()) == device._reads([cls], device.cost())
