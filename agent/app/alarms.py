@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Final
 
 from agent.app.certificates import certificates
-from agent.config.schema import ModelSection, Settings
+from agent.config.models import ModelSection
+from agent.config.schema import Settings
 from agent.core.alarm import AlarmSpec, Kind
 from agent.core.decision import Decision
 from agent.runtime.limits import OUTPUT

@@ -12,7 +12,8 @@ import structlog
 
 from agent.app import plan
 from agent.codecs import json
-from agent.config.schema import ModelSection, Settings
+from agent.config.models import ModelSection
+from agent.config.schema import Settings
 from agent.core.alarm import AlarmEvent
 from agent.core.errors import AgentError, PermanentError
 from agent.core.manifest import Manifest

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from agent.config.schema import ModelSection
+from agent.config.models import ModelSection
 from agent.core.decision import Decision
 from agent.core.drift import SCORE
 from agent.core.manifest import Manifest

@@ -17,8 +17,9 @@ from agent.app.schooling import Schooling
 from agent.app.switching import Switching
 from agent.config.base import Context
 from agent.config.batch import FIRST_S
+from agent.config.models import ModelSection
 from agent.config.rollout import RolloutSection
-from agent.config.schema import ModelSection, Settings
+from agent.config.schema import Settings
 from agent.core.batch import Batch
 from agent.core.errors import TransientError
 from agent.core.history import History

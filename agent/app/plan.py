@@ -10,8 +10,9 @@ from agent.app.page import desk, web
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
 from agent.config.meaning import meaning
+from agent.config.models import ModelSection
 from agent.config.rollout import RolloutSection
-from agent.config.schema import ModelSection, Settings
+from agent.config.schema import Settings
 from agent.config.windows import window
 from agent.core.tag import TagSet
 from agent.core.window import CountWindow, Window

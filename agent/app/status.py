@@ -5,7 +5,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
-from agent.config.schema import ModelSection, Settings
+from agent.config.models import ModelSection
+from agent.config.schema import Settings
 from agent.core.quality import word
 from agent.core.tag import Tag
 from agent.runtime.alarmlist import told

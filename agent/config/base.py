@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from agent.config.cures import readable
@@ -117,6 +124,13 @@ Seconds = Annotated[
     Field(json_schema_extra={"type": "string", "pattern": DURATION}),
 ]
 """A duration in seconds; in the file with its unit: ``1s``, ``100ms``, ``7d``."""
+
+MaybeSeconds = Annotated[
+    Seconds | None,
+    BeforeValidator(lambda v: None if v == "none" else v),
+    WithJsonSchema({"type": "string", "pattern": f"^none$|{DURATION}"}),
+]
+"""A duration, or the word ``none``."""
 
 Bytes = Annotated[
     int,

@@ -5,10 +5,11 @@ from typing import Final
 
 from agent.config import renames
 from agent.config.meaning import meaning
+from agent.config.models import ModelSection
 from agent.config.nodes import nodes
 from agent.config.permissions import Finding, permissions
 from agent.config.report import did_you_mean
-from agent.config.schema import ModelSection, Settings
+from agent.config.schema import Settings
 from agent.config.selftags import mistake
 from agent.core.alarms import bad_alarm, comm_alarm
 from agent.core.derive import SUFFIX

@@ -30,7 +30,7 @@ from agent.config.manifest_parts import (
     Time,
     Word,
 )
-from agent.config.schema import WindowSection
+from agent.config.models import WindowSection
 from agent.config.windows import window
 from agent.core import manifest as core
 from agent.core.errors import PermanentError

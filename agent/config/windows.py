@@ -1,6 +1,6 @@
 """The window of a file as the core knows it."""
 
-from agent.config.schema import WindowSection
+from agent.config.models import WindowSection
 from agent.core.window import CountWindow, GridWindow, Window
 
 
