@@ -96,8 +96,8 @@ def parse_percent(value: object) -> float:
     """``"10 %"`` -> 10.0."""
     if isinstance(value, str) and (m := _PERCENT.match(value)) and float(m[1]) <= 100.0:
         return float(m[1])
-    what = "`{value}` is no share; write for example `10 %` (0 % to 100 %)"
-    raise PydanticCustomError("percent", what, {"value": str(value)})
+    told = {"value": str(value), "fix": "Write for example `10 %`; from 0 % to 100 %."}
+    raise PydanticCustomError("percent", "`{value}` is no share", told)
 
 
 def as_seconds(value: float) -> str:
@@ -203,7 +203,9 @@ class Secret(Section):
     def _one(self) -> "Secret":
         if (self.file is None) == (self.credential is None):
             raise PydanticCustomError(
-                "secret", "write either `file: PATH` or `credential: NAME`", {}
+                "secret",
+                "a secret is in a file or a credential, one of them",
+                {"fix": "Write `{file: PATH}` or `{credential: NAME}`."},
             )
         return self
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 import yaml
 
 from agent.config.report import Problem
+from agent.config.syntax import syntax_problem
 
 Path = tuple[str | int, ...]
 
@@ -63,6 +64,16 @@ class Document:
     values: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def is_setting(self, path: Path) -> bool:
+        """Is there a value at *path* in the file itself, and no section with a name."""
+        value = self.data
+        try:
+            for key in path:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+        return not isinstance(value, dict)
+
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML 1.2 in spirit: ``on``, ``no``, ``010``, ``12:30`` and dates are text, not surprises."""
@@ -99,13 +110,7 @@ def parse(text: str) -> Document:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        document.problems.append(
-            Problem(
-                "E001", f"this is no YAML: {_syntax(e)}", line, column, fix=_syntax_fix(text, line)
-            )
-        )
+        document.problems.append(syntax_problem(e, text))
     except RecursionError:
         document.problems.append(
             Problem(
@@ -123,17 +128,6 @@ def parse(text: str) -> Document:
             )
         )
     return document
-
-
-def _syntax(e: yaml.MarkedYAMLError) -> str:
-    return " ".join(part for part in (e.context, e.problem) if part)
-
-
-def _syntax_fix(text: str, line: int) -> str:
-    lines = text.splitlines()
-    if 0 < line <= len(lines) and "\t" in lines[line - 1]:
-        return "The line holds a tab; indent with spaces."
-    return "Check indentation and the space after each colon, also in the line above."
 
 
 class _Walk:

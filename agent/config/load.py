@@ -79,7 +79,7 @@ def loads_whole(
     problems += profiles.problems
     if settings is not None and not problems:
         problems = [
-            placed(document, at, Problem(code, what, fix=fix))
+            placed(document, at, Problem(code, what, fix=fix), at_value=document.is_setting(at))
             for code, what, at, fix in crosscheck(settings)
         ]
     if problems or settings is None:
@@ -94,9 +94,8 @@ def sound(text: str, name: str) -> Document:
     if document.problems:
         raise ConfigProblems(name, text, document.problems)
     if not isinstance(document.data, dict):
-        problem = Problem(
-            "E004", "the file holds no settings", 1, 1, fix="Start from configs/minimal.yaml."
-        )
+        fix = "Start from minimal.yaml (/usr/share/doc/edge-agent/examples, or configs/)."
+        problem = Problem("E004", "the file holds no settings", 1, 1, fix=fix)
         raise ConfigProblems(name, text, [problem])
     other = version_problem(document)
     if other is not None:  # nobody here knows what its settings mean

@@ -37,13 +37,15 @@ class WindowSection(Section):
         grid = self.kind == "grid"
         if grid and (self.period_s is None or self.max_age_s is None):
             raise PydanticCustomError(
-                "window_grid", "a window of kind `grid` needs `period` and `max_age`", {}
+                "window_grid",
+                "a window of kind `grid` needs `period` and `max_age`",
+                {"fix": "Write for example `period: 1s, max_age: 5s`."},
             )
         if grid and self.reset_after_s is not None:
             raise PydanticCustomError(
                 "window_grid",
                 "`reset_after` is for windows of kind `count`; a grid has `max_age`",
-                {},
+                {"fix": "Remove `reset_after`."},
             )
         if not grid and (self.period_s or self.stride_s or self.max_age_s):
             raise PydanticCustomError(
@@ -87,7 +89,7 @@ class Decide(Section):
             raise PydanticCustomError(
                 "decide",
                 "`off` ({off}) must not be greater than `above` ({above})",
-                {"off": self.off, "above": self.above},
+                {"off": self.off, "above": self.above, "fix": "Lower `off`."},
             )
         check_votes(self.of)
         return self
@@ -143,7 +145,11 @@ class ModelSection(Section):
                 {"fix": "`file: PATH.onnx`, or `registry: NAME` with `channel: stable`."},
             )
         if self.registry is None and self.channel is not None:
-            raise PydanticCustomError("model_origin", "a `channel` belongs to a `registry`", {})
+            raise PydanticCustomError(
+                "model_origin",
+                "a `channel` belongs to a `registry`",
+                {"fix": "Remove `channel`, or write `registry: NAME`."},
+            )
         if self.silent and self.decide is not None:
             raise PydanticCustomError(
                 "model_silent",
@@ -153,7 +159,9 @@ class ModelSection(Section):
         widths = {len(i.inputs) for i in self.instances.values()}
         if len(widths) > 1:
             raise PydanticCustomError(
-                "model_inputs", "the instances of one model must have equally many inputs", {}
+                "model_inputs",
+                "the instances of one model must have equally many inputs",
+                {"fix": "Give each instance the inputs that the model was made for."},
             )
         if self.fallback is not None and {len(self.fallback)} != widths:
             raise PydanticCustomError(

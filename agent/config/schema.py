@@ -106,7 +106,8 @@ class WriteRule(Section):
     def _upright(self) -> "WriteRule":
         if self.min is not None and self.max is not None and self.min > self.max:
             what = "`min` ({min}) must not be greater than `max` ({max})"
-            raise PydanticCustomError("write_limits", what, {"min": self.min, "max": self.max})
+            told = {"min": self.min, "max": self.max, "fix": "Write the lower one as `min`."}
+            raise PydanticCustomError("write_limits", what, told)
         if self.bit == "rewrite" and self.confirm == "echo":
             what = "`bit: rewrite` reads the register first, so it needs `confirm: read_back`"
             raise PydanticCustomError("write_bit", what, {"fix": "Remove `confirm: echo`."})

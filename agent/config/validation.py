@@ -54,7 +54,8 @@ class Validation:
         for name, section in raw.items():
             path: Path = (group, name)
             if not isinstance(section, dict):
-                self._problem("E105", f"{described(path)} must be a section", path)
+                fix = "Write its settings below it, further to the right."
+                self._problem("E105", f"{described(path)} must be a section", path, fix)
                 continue
             whole = self._profiled(path, section) if group == "devices" else section
             if whole is None or (cls := self._class(group, path, whole)) is None:
@@ -100,7 +101,8 @@ class Validation:
             return section
         if not isinstance(section["profile"], str):
             what = f"`profile` must be text, not {text_of(section['profile'])}"
-            self._problem("E105", what, (*path, "profile"), at_value=True)
+            fix = "Write the name of one profile."
+            self._problem("E105", what, (*path, "profile"), fix, at_value=True)
             return None
         name, own = str(section["profile"]), {k: v for k, v in section.items() if k != "profile"}
         profile = self._profiles.get(name)

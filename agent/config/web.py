@@ -57,7 +57,8 @@ class WebSection(Section):
     @model_validator(mode="after")
     def _safe(self) -> "WebSection":
         if (self.cert is None) != (self.key is None):
-            raise PydanticCustomError("web_tls", "`cert` and `key` go together", {})
+            told = {"fix": "Write both, or neither."}
+            raise PydanticCustomError("web_tls", "`cert` and `key` go together", told)
         if not self.loopback and self.cert is None:
             raise PydanticCustomError(
                 "web_tls",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
+from agent.config import amends
 from agent.config.base import Section
 from agent.config.document import Path
 from agent.config.report import Problem, did_you_mean
@@ -57,11 +58,19 @@ def worded(
     kind, ctx, value = detail["type"], detail.get("ctx", {}), detail["input"]
     key, shown, at_value = path[-1] if path else "", text_of(value), True
     if kind == "extra_forbidden":
-        fix = did_you_mean(str(key), settings) or f"Known settings: {', '.join(sorted(settings))}."
+        fix = (
+            did_you_mean(str(key), settings)
+            or amends.of_comma(str(key), value)
+            or f"Known settings: {', '.join(sorted(settings))}."
+        )
         if key == "<<":
             fix = "Merge keys are not read: describe what is shared under `profiles:`."
         what, at_value = f"`{key}` is not a setting of {owner(path[:-1])}", False
         problem = Problem("E104", what, fix=fix)
+    elif kind == "missing" and isinstance(key, int):
+        what, at_value = f"{_named(path)} is missing", True
+        problem = Problem("E101", what, fix="Put commas between the entries: `[0, 50]`.")
+        path = path[:-1]
     elif kind == "missing":
         what, at_value = f"`{key}` is missing in {owner(path[:-1])}", False
         problem, path = Problem("E101", what, fix=f"Add `{key}:`."), path[:-1]
@@ -78,11 +87,17 @@ def worded(
         fix = "Write `{file: PATH}` or `{credential: NAME}`."
         problem = Problem("E121", what, fix=fix, secret=True)
     elif kind in _TYPE_WORDS:
-        problem = Problem("E105", f"`{key}` must be {_TYPE_WORDS[kind]}, not {shown}")
-    elif kind in _BOUNDS or kind in _LENGTHS:
-        bound, words = (_BOUNDS | _LENGTHS)[kind]
-        entries = " entries" if kind in _LENGTHS else ""
-        problem = Problem("E106", f"`{key}` must be {words} {ctx[bound]}{entries}, not {shown}")
+        what = f"{_named(path)} must be {_TYPE_WORDS[kind]}, not {shown}"
+        problem = Problem("E105", what, fix=amends.of_kind(kind, value))
+    elif kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        what = f"{_named(path)} must be {words} {ctx[bound]}, not {shown}"
+        problem = Problem("E106", what, fix=amends.of_bound(kind, ctx[bound]))
+    elif kind in _LENGTHS:
+        bound, words = _LENGTHS[kind]
+        entries = "1 entry" if ctx[bound] == 1 else f"{ctx[bound]} entries"
+        what = f"{_named(path)} must have {words} {entries}, not {ctx['actual_length']}"
+        problem = Problem("E106", what, fix=amends.of_bound(kind, entries))
     elif kind == "string_pattern_mismatch":
         fix = "Use letters, digits, `_`, `.` and `-` only: it becomes part of a topic."
         problem = Problem("E107", f"{shown} cannot stand in a topic", fix=fix)
@@ -92,6 +107,14 @@ def worded(
         problem = Problem(str(ctx.get("code", "E108")), what, fix=str(ctx.get("fix", "")))
         at_value = not isinstance(value, dict | Section)
     return problem, path, at_value
+
+
+def _named(path: Path) -> str:
+    """What stands at *path*: a setting, or an entry of the list that a setting is."""
+    key = path[-1] if path else ""
+    if isinstance(key, int):
+        return f"entry {key + 1} of {_named(path[:-1])}"
+    return f"`{key}`"
 
 
 def described(path: Path) -> str:

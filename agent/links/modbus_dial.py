@@ -19,7 +19,7 @@ from agent.config.cures import readable
 from agent.links.modbus_line import Line
 from agent.links.modbus_rtu import Late, RtuLine, Timing
 from agent.links.names import Lookup
-from agent.links.tls import trusting
+from agent.links.tls import named_files, trusting
 
 
 class NotConnected(Exception):
@@ -238,8 +238,9 @@ class TlsFiles:
                 context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as e:
             raise NotConnected(
-                f"the certificate files cannot be read ({e}): ca {self.ca}, cert {self.cert}, "
-                f"key {self.key}. {readable(self.ca, self.cert, self.key)}".rstrip()
+                f"the certificate files cannot be read ({e}): "
+                f"{named_files(self.ca, self.cert, self.key)}. "
+                f"{readable(self.ca, self.cert, self.key)}".rstrip()
             ) from e
         return context
 

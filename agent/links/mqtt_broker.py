@@ -14,7 +14,7 @@ from agent.config.cures import readable
 from agent.core.errors import PermanentError
 from agent.links.mqtt_peer import Peer
 from agent.links.names import Lookup
-from agent.links.tls import trusting
+from agent.links.tls import named_files, trusting
 
 _CONNECT: Final = re.compile(r"^(mqtts?)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -123,7 +123,7 @@ class BrokerSection(Section):
         except (OSError, ssl.SSLError) as e:
             raise PermanentError(
                 f"the certificate files cannot be read ({e.strerror or e})",
-                where=f"ca {self.ca}, cert {self.cert}, key {self.key}",
+                where=named_files(self.ca, self.cert, self.key),
                 fix=readable(self.ca, self.cert, self.key)
                 or "Check the paths, and that the user edge-agent may read them.",
                 code="E420",

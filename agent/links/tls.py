@@ -16,3 +16,9 @@ def trusting(ca: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def named_files(ca: str | None, cert: str | None, key: str | None) -> str:
+    """The files that a connection is told to use, as a message names them."""
+    named = {"ca": ca, "cert": cert, "key": key}
+    return ", ".join(f"{name} {path}" for name, path in named.items() if path is not None)

@@ -67,7 +67,7 @@ def test_a_mistake_is_shown_in_its_fragment(config):
     write(config, "hot.yaml", HOT)
     text = refused(config).render()
 
-    assert f"{config.parent}/conf.d/hot.yaml:2:9" in text
+    assert f"{config.parent}/conf.d/hot.yaml:2:14" in text
     assert "hot: {tag: pump2/nothing, high: 80}" in text
 
 
@@ -78,7 +78,7 @@ def test_a_mistake_is_shown_in_its_fragment(config):
         ("gateway: {id: other}\n", "E110", "cannot stand in a fragment"),
         ("devices: [a]\n", "E105", "must be a section"),
         ("- a\n", "E004", "holds no settings"),
-        ("devices: {\n", "E001", "no YAML"),
+        ("devices: {\n", "E001", "the file ends within"),
         ("alarm: {}\n", "E110", "cannot stand in a fragment"),
         ("web: {listen: nowhere}\n", "E108", "no address and port"),
     ],

@@ -24,6 +24,13 @@ def test_refused_with_the_promised_words(path, monkeypatch):
     assert refused.value.render() + "\n" == path.with_suffix(".err").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", sorted((HERE / "bad").glob("*.err")), ids=lambda p: p.stem)
+def test_each_problem_has_its_cure(path):
+    """Nobody is told that something is wrong without being told what to do."""
+    *problems, _ = path.read_text(encoding="utf-8").strip().split("\n\n")
+    assert [p for p in problems if "\n   = help: " not in p] == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_example_is_accepted(path):
     """An example that we ship is right."""
