@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := mosquitto mosquitto-clients python3-venv openssl strace faketime libmodbus-dev mbpoll gcc libc6-dev docker-registry nginx-light curl prometheus groff-base patch e2fsprogs
 
-.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-qemu test-aarch64 test-pip lock crash test-mlflow test-browser
+.PHONY: setup check test fault demo bench soak bench-book sparkplug-book test-systemd deb test-deb test-upgrade test-qemu test-aarch64 test-pip test-packages lock crash test-mlflow test-browser
 
 setup: $(VENV)/.ready
 
@@ -73,6 +73,10 @@ test-systemd: setup
 # The Debian package: dist/edge-agent_VERSION_ARCH.deb. `make deb ARCH=arm64` for the other processor.
 deb: setup
 	ARCH=$(ARCH) bash deploy/debian/build.sh
+
+# What is in the packages of both processors, and that the same source gives the same bytes: a minute.
+test-packages: setup
+	bash deploy/test-packages.sh
 
 # The package on a booted Debian (needs root): install, upgrade, a bad version, downgrade, purge.
 test-deb: deb

@@ -6,6 +6,8 @@
 #   WHEEL=FILE     instead of a wheel made from this checkout
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+umask 022                                 # the same bytes, whoever builds, and where
+export TZ=UTC LC_ALL=C.UTF-8
 PYTHONS="3.11 3.13"                       # Debian 12 and 13
 arch=${ARCH:-$(dpkg --print-architecture)}
 version=${VERSION:-$(.venv/bin/python -c 'import agent; print(agent.__version__)')}
@@ -25,8 +27,12 @@ mkdir -p "$wheels" dist
 # ---- the wheels: versions as in requirements-dev.txt, from the index that pip is set up for
 pip=(.venv/bin/pip --disable-pip-version-check -qq)
 if [ -n "${WHEEL:-}" ]; then cp "$WHEEL" "$wheels/"; else
-  rm -rf build/lib build/bdist.*          # setuptools would pack files that are gone from the source
-  "${pip[@]}" wheel --no-deps -w "$wheels" .
+  source=$PWD/build/deb/$arch/source      # without leftovers, and with modes that are no one's habit
+  mkdir "$source"
+  cp -r --parents agent configs docs deploy/systemd pyproject.toml README.md LICENSE NOTICE "$source"
+  chmod -R u=rwX,go=rX "$source"
+  build=$PWD/deploy/debian/build.txt
+  PIP_CONSTRAINT=$build PIP_BUILD_CONSTRAINT=$build "${pip[@]}" wheel --no-deps -w "$wheels" "$source"
 fi
 agent=$(echo "$wheels"/edge_agentd-*.whl)
 platforms=(--platform any)

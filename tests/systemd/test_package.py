@@ -3,6 +3,8 @@
 One machine lives through all of it, so the order of the tests is the order of events.
 """
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,12 @@ pytestmark = [
     pytest.mark.skipif(not BUILT, reason="needs dist/edge-agent_VERSION_amd64.deb: make deb"),
 ]
 
+INSTALLED = """
+import importlib.metadata as m, re
+for d in m.distributions():
+    print(re.sub("[-_.]+", "-", d.name).lower() + "==" + d.version)
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,7 +62,10 @@ def test_installed_without_a_network_it_runs_at_once(machine: Machine) -> None:
     assert who == ["edge-agent", "dialout"]
     assert machine.run(f"stat -c %a:%U:%G {FILE}").stdout.strip() == "640:root:dialout"
     assert machine.run("edge-agent explain E101").returncode == 0
-    assert "onnxruntime" in (machine.root / "usr/share/doc/edge-agent/sbom.cdx.json").read_text()
+    bill = json.loads((machine.root / "usr/share/doc/edge-agent/sbom.cdx.json").read_text())
+    named = {f"{c['name']}=={c['version']}" for c in bill["components"] if c["name"] != "pip"}
+    done = machine.run(f"/opt/edge-agent/current/venv/bin/python -I -c {shlex.quote(INSTALLED)}")
+    assert set(done.stdout.split()) == named
 
 
 async def test_it_collects(machine: Machine) -> None:
