@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from agent.config.base import Section
@@ -32,6 +33,21 @@ def certificates(settings: Settings) -> dict[str, Files]:
         for name, section in sections.items()
         if any(files := (getattr(section, "cert", None), getattr(section, "ca", None)))
     }
+
+
+def written(files: Mapping[str, Files]) -> list[int]:
+    """When each of them was written, ns; 0 for one that is not there. A reload after which it
+    differs counts the days anew.
+    """
+    paths = [Path(path) for some in files.values() for path in some if path is not None]
+    return [_written(path) for path in paths]
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def watch(files: Mapping[str, Files], clock: Clock, stats: Stats) -> Callable[[], Awaitable[None]]:

@@ -39,6 +39,7 @@ from agent.runtime.systemd import Pulse, notify
 from agent.runtime.units import Backoff, Diff, Layer, State, Units
 from agent.storage.db import Store, open_store
 from agent.storage.historian_thread import HistorianThread
+from agent.web.pair import Pair
 
 log = structlog.get_logger()
 
@@ -120,6 +121,7 @@ class Daemon:
         self.verbs = verbs(self)
         self.control = Control(socket_path(self._data_dir), self.verbs, store.audit)
         self.commands = commands(self, self.verbs)
+        self.pair = Pair()
         self.pulse = Pulse(clock, stats, self._hangs)
         self.takeover = Takeover(self)
         self.on_disk = OnDisk(lambda: self.loaded)
@@ -194,6 +196,8 @@ class Daemon:
             root = f"{settings.gateway.prefix}/{settings.gateway.id}"
             self.ctx = replace(self.ctx, gateway=settings.gateway.id, root=root)
         diff = await self.units.apply(plan.units(settings, self))
+        if self.pair.renew():
+            diff.changed.append("certificate of the page")
         for name in self.uplinks.keys() - settings.sinks.keys():
             del self.uplinks[name]
             self.pipeline.outlets.pop(name, None)

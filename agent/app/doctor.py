@@ -14,12 +14,13 @@ from agent.app.alarms import CERTIFICATE_DAYS
 from agent.app.certificates import certificates
 from agent.config.base import Context, Secret
 from agent.config.schema import Settings
-from agent.core.errors import AgentError
+from agent.core.errors import AgentError, ConfigError
 from agent.core.registry import Registry
 from agent.core.stats import Stats
 from agent.links.certificates import days_left
 from agent.runtime.clock import SystemClock
 from agent.storage.database import COUNTER, thread_wrote
+from agent.web.pair import fits
 
 Verdict = Literal["ok", "warning", "bad"]
 
@@ -121,7 +122,11 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
             yield Finding(subject, "warning" if days > 0 else "bad", text, cure)
         else:
             yield Finding(subject, "ok", f"good for {days:.0f} days")
-    for name, section in _peers(settings):
+    try:
+        fits(settings.web)
+    except ConfigError as e:
+        yield Finding("certificate web/page", "bad", f"{e.what} [{e.code}]", e.fix)
+    for name, section in (*_peers(settings), ("web page", settings.web)):
         key = getattr(section, "key", None)
         if key and _open_to_all(Path(key)):
             yield Finding(f"key {name}", "warning", f"everybody may read {key}", f"chmod 640 {key}")

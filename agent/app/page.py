@@ -16,6 +16,7 @@ from agent.config.cures import unit_setting
 from agent.config.web import WebSection
 from agent.core.errors import PermanentError
 from agent.web.desk import Desk
+from agent.web.pair import Pair, fits
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def web(desk: Callable[[], Desk], section: WebSection) -> Callable[[], Awaitable[None]]:
-    """What the unit does: the page of *desk*, as *section* says."""
+def web(desk: Callable[[], Desk], section: WebSection, pair: Pair) -> Callable[[], Awaitable[None]]:
+    """What the unit does: the page of *desk*, as *section* says, with the certificate of *pair*."""
 
     async def run() -> None:
+        fits(section)
         await libraries()
         from agent.web.app import Page  # noqa: PLC0415
         from agent.web.server import serve  # noqa: PLC0415
@@ -37,7 +39,7 @@ def web(desk: Callable[[], Desk], section: WebSection) -> Callable[[], Awaitable
             log.info("web.listening", address=host, port=port, tls=section.cert is not None)
             if not section.loopback and not page.accounts.known():
                 log.warning("web.code", code=page.accounts.code(), good_for_min=60)
-            await serve(page.app(), sock, section.cert, section.key)
+            await serve(page.app(), sock, section, pair)
 
     return run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.app.alarms import alarm_specs
-from agent.app.certificates import certificates, watch
+from agent.app.certificates import certificates, watch, written
 from agent.app.page import desk, web
 from agent.config import crosscheck
 from agent.config.crosscheck import device_streams
@@ -174,14 +174,16 @@ def units(settings: Settings, daemon: "Daemon") -> dict[str, Unit]:
     wanted.append(Unit("overrides", Layer.JOB, None, daemon.overrides.run))
     wanted.append(Unit("pulse", Layer.JOB, None, daemon.pulse.run))
     if files := certificates(settings):
+        seen = (files, written(files))
         wanted.append(
-            Unit("certificates", Layer.JOB, files, watch(files, daemon.clock, daemon.stats))
+            Unit("certificates", Layer.JOB, seen, watch(files, daemon.clock, daemon.stats))
         )
     if settings.models:
         wanted.append(Unit("drift", Layer.JOB, None, daemon.models.drift.run))
         wanted.append(Unit("states", Layer.JOB, None, daemon.models.states.run))
     if settings.web is not None:
-        wanted.append(Unit("web", Layer.JOB, settings.web, web(lambda: desk(daemon), settings.web)))
+        page = web(lambda: desk(daemon), settings.web, daemon.pair)
+        wanted.append(Unit("web", Layer.JOB, settings.web, page))
     if settings.commands is not None:
         wanted.append(Unit("commands", Layer.JOB, None, daemon.commands.run))
     wanted += [

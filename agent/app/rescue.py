@@ -33,6 +33,7 @@ from agent.runtime.systemd import Pulse, notify
 from agent.runtime.units import Backoff, Layer, Unit, Units
 from agent.storage.configs import Configs
 from agent.web.desk import Desk
+from agent.web.pair import Pair
 
 log = structlog.get_logger()
 
@@ -144,7 +145,7 @@ class Rescue:
         return [
             Unit("control", Layer.JOB, None, control.run),
             Unit("pulse", Layer.JOB, None, pulse.run),
-            Unit("web", Layer.JOB, None, web(self._desk, self._section)),
+            Unit("web", Layer.JOB, None, web(self._desk, self._section, Pair())),
         ]
 
     def _desk(self) -> Desk:

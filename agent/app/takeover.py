@@ -18,6 +18,7 @@ from agent.plugins import installed
 from agent.runtime.systemd import notify
 from agent.runtime.units import Diff
 from agent.storage.configs import Configs
+from agent.web.pair import fits
 
 if TYPE_CHECKING:
     from agent.app.daemon import Daemon
@@ -276,6 +277,7 @@ class Takeover:
                 fix="Restart the service to change it.",
                 code="E109",
             )
+        fits(loaded.settings.web)
         return loaded
 
 

@@ -9,6 +9,9 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from agent.config.web import WebSection
+from agent.web.pair import Pair
+
 GRACE_S: Final = 1
 """Answers under way may take so long when the page ends."""
 
@@ -21,8 +24,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: ASGIApp, sock: socket.socket, cert: str | None, key: str | None) -> None:
-    """Answer on *sock* until cancelled."""
+async def serve(app: ASGIApp, sock: socket.socket, section: WebSection, pair: Pair) -> None:
+    """Answer on *sock* until cancelled, with the certificate of *pair* where there is one."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -34,13 +37,15 @@ async def serve(app: ASGIApp, sock: socket.socket, cert: str | None, key: str | 
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=20,
         limit_concurrency=64,
-        ssl_certfile=cert,
-        ssl_keyfile=key,
+        ssl_certfile=section.cert,
+        ssl_keyfile=section.key,
     )
+    config.load()
     server = _Server(config)
-    task = asyncio.ensure_future(server.serve(sockets=[sock]))
-    try:
-        await asyncio.shield(task)
-    finally:
-        server.should_exit = True
-        await asyncio.wait({task})
+    with pair.shown(config.ssl, section):
+        task = asyncio.ensure_future(server.serve(sockets=[sock]))
+        try:
+            await asyncio.shield(task)
+        finally:
+            server.should_exit = True
+            await asyncio.wait({task})
