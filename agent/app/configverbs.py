@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.app.changes import compare
+from agent.app.status import reasons
 from agent.app.takeover import Wish
 from agent.config.base import parse_seconds
 from agent.config.load import ConfigProblems, loads_whole
@@ -72,7 +73,11 @@ class ConfigVerbs:
     async def verdict(self, _args: Args, _caller: Caller) -> Any:
         """Wait for the end of the probation under way."""
         why = await self._daemon.takeover.wait()
-        return {"digest": self._daemon.loaded.digest, "taken_back": why or None}
+        return {
+            "digest": self._daemon.loaded.digest,
+            "taken_back": why or None,
+            "reasons": reasons(self._daemon),
+        }
 
     async def history(self, _args: Args, _caller: Caller) -> Any:
         """What ran here, oldest first."""

@@ -12,8 +12,10 @@ from typing import Any, Final, Literal
 
 from agent.app.alarms import CERTIFICATE_DAYS
 from agent.app.certificates import certificates
+from agent.app.page import listening
 from agent.config.base import Context, Secret
 from agent.config.schema import Settings
+from agent.config.web import WebSection
 from agent.core.errors import AgentError, ConfigError
 from agent.core.registry import Registry
 from agent.core.stats import Stats
@@ -115,7 +117,8 @@ def _certificates(settings: Settings) -> Iterator[Finding]:
         subject, days = f"certificate {name}", days_left(*files, now)
         if isnan(days):
             cure = "Check the paths, and that the user edge-agent may read them."
-            yield Finding(subject, "bad", f"{files} cannot be read", cure)
+            named = ", ".join(file for file in files if file)
+            yield Finding(subject, "bad", f"{named} cannot be read", cure)
         elif days < CERTIFICATE_DAYS:
             text = f"over in {days:.0f} days" if days > 0 else f"over since {-days:.0f} days"
             cure = "Put a new one in its place, then `edge-agent reload`."
@@ -162,14 +165,16 @@ def told_by_agent(status: Mapping[str, Any]) -> Iterator[Finding]:
     for kind in ("devices", "sinks"):
         for name, facts in status[kind].items():
             subject = f"{kind.removesuffix('s')} {name}"
-            if facts.get("connected", True) and facts["state"] == "running":
+            error = facts.get("last_error")
+            if facts.get("connected", True) and facts["state"] == "running" and not error:
                 yield Finding(subject, "ok", "connected")
             else:
-                text = facts.get("last_error") or "not connected"
-                yield Finding(subject, "bad", text, _CURES[kind])
+                yield Finding(subject, "bad", error or "not connected", _CURES[kind])
     for name, facts in status["models"].items():
         if facts.get("error"):
             yield Finding(f"model {name}", "bad", facts["error"], "See `edge-agent models list`.")
+    for name, error in status.get("parts", {}).items():
+        yield Finding(name, "bad", error, "Then `edge-agent reload`.")
 
 
 _START: Final = "systemctl start edge-agent, and ask again."
@@ -183,6 +188,8 @@ _CURES: Final = {
 async def asked_from_here(settings: Settings) -> AsyncIterator[Finding]:
     """Brokers and registries, asked by this command because no agent runs: connect, say goodbye."""
     ctx = Context(SystemClock(), Stats(), settings.gateway.id, "", Path(settings.data_dir))
+    if settings.web is not None:
+        yield _page(settings.web)
     for name, section in _peers(settings):
         if not hasattr(section, "probe"):
             continue
@@ -205,6 +212,14 @@ async def asked_from_here(settings: Settings) -> AsyncIterator[Finding]:
             yield _refused(subject, e)
         else:
             yield Finding(subject, "ok", f"offers version {offer.version}" if offer else "answers")
+
+
+def _page(section: WebSection) -> Finding:
+    try:
+        with listening(section):
+            return Finding("page", "ok", f"{section.listen} is free")
+    except AgentError as e:
+        return _refused("page", e)
 
 
 def _refused(subject: str, e: AgentError) -> Finding:

@@ -1,6 +1,6 @@
 """What does its work now: the measure by which a configuration is better or worse."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from agent.app.status import device, sink
@@ -25,6 +25,14 @@ def works(daemon: "Daemon") -> frozenset[str]:
     return frozenset(found)
 
 
+def errors(daemon: "Daemon") -> dict[str, str]:
+    """What each device and each sink said last, if anything."""
+    settings = daemon.loaded.settings
+    facts = {n: sink(daemon, n) for n in settings.sinks}
+    facts |= {n: device(daemon, n) for n in settings.devices}
+    return {n: str(error) for n, one in facts.items() if (error := one.get("last_error"))}
+
+
 def _well(facts: dict[str, object]) -> bool:
     return facts["state"] == "running" and bool(facts.get("connected", True))
 
@@ -39,10 +47,13 @@ def expected(settings: Settings) -> frozenset[str]:
     )
 
 
-def lost(wanted: Collection[str], seen: Collection[str]) -> str:
-    """What of *wanted* was not *seen*, in words; a lost device speaks for its tags."""
+def lost(wanted: Collection[str], seen: Collection[str], errors: Mapping[str, str]) -> str:
+    """What of *wanted* was not *seen*, in words, and what those devices and sinks said last
+    (*errors*, by name); a lost device speaks for its tags.
+    """
     missed = sorted(set(wanted) - set(seen))
     gone = {name.removeprefix("device ") for name in missed if name.startswith("device ")}
     told = [m for m in missed if m.partition("tag ")[2].partition("/")[0] not in gone]
     more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    return ", ".join(told[:5]) + more
+    why = dict.fromkeys(errors.get(m.split(" ", 1)[1].partition("/")[0], "") for m in told)
+    return "; ".join([", ".join(told[:5]) + more, *filter(None, why)])

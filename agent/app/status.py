@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.config.models import ModelSection
 from agent.config.schema import Settings
-from agent.core.quality import word
+from agent.core.quality import Quality, word
 from agent.core.tag import Tag
 from agent.runtime.alarmlist import told
 from agent.runtime.units import Running, State
@@ -22,11 +22,11 @@ _TOLD_APART = {"source", "sink", "model"}
 def status(daemon: "Daemon") -> dict[str, Any]:
     """The whole picture; values are plain JSON types, times in ns and s as their names say."""
     settings, now_ns = daemon.loaded.settings, daemon.clock.wall_ns()
-    reasons = _reasons(daemon)
+    found = reasons(daemon)
     return {
         "version": __version__,
-        "state": "degraded" if reasons else "running",
-        "reasons": reasons,
+        "state": "degraded" if found else "running",
+        "reasons": found,
         "warnings": _warnings(daemon.loaded.settings),
         "gateway": settings.gateway.id,
         "uptime_s": daemon.clock.mono_s() - daemon.started_s,
@@ -45,6 +45,7 @@ def status(daemon: "Daemon") -> dict[str, Any]:
         "models": _models(daemon),
         "alarms": told(daemon.pipeline.alarms.active.values()),
         "sinks": {n: sink(daemon, n) for n in settings.sinks},
+        "parts": _parts(daemon),
         "journal": {
             "durable": daemon.store.journal.durable,
             "epoch": daemon.store.journal.epoch,
@@ -70,7 +71,7 @@ def _warnings(settings: Settings) -> list[str]:
     ]
 
 
-def _reasons(daemon: "Daemon") -> list[str]:
+def reasons(daemon: "Daemon") -> list[str]:
     """Why the agent is not as it should be; empty when it is."""
     found = []
     if daemon.loaded.last_good:
@@ -81,6 +82,9 @@ def _reasons(daemon: "Daemon") -> list[str]:
         one = device(daemon, name)
         if one["state"] != "running" or not one.get("connected", True):
             found.append(f"device {name}: {one.get('last_error') or 'not connected'}")
+        elif _silent(daemon, name):
+            why = one.get("last_error") or "see edge-agent status"
+            found.append(f"device {name}: no tag has a usable value: {why}")
     found += [
         f"sink {n}: {r['last_error'] or 'not connected'}"
         for n in daemon.loaded.settings.sinks
@@ -88,12 +92,17 @@ def _reasons(daemon: "Daemon") -> list[str]:
     ]
     for name, model in daemon.loaded.settings.models.items():
         found += [f"model {name}: {text}" for text in _model_reasons(daemon, name, model)]
-    found += [
-        f"{name}: {one.last_error}"
-        for name, one in daemon.units.running.items()
-        if name.partition("/")[0] not in _TOLD_APART and one.state in {State.BACKOFF, State.PARKED}
+    return found + [f"{name}: {error}" for name, error in _parts(daemon).items()]
+
+
+def _silent(daemon: "Daemon", name: str) -> bool:
+    """The device answers, and nothing of it is of use: another unit, other registers."""
+    newest = [
+        channel.latest.q[-1]
+        for stream, channel in daemon.pipeline.channels.items()
+        if stream.partition("~")[0] == name and channel.latest is not None
     ]
-    return found
+    return bool(newest) and all((q < Quality.OUT_OF_SERVICE).all() for q in newest)
 
 
 def _model_reasons(daemon: "Daemon", name: str, model: ModelSection) -> list[str]:
@@ -110,6 +119,15 @@ def _model_reasons(daemon: "Daemon", name: str, model: ModelSection) -> list[str
     texts += [lane.error for lane in lanes if lane is not None]
     found = list(dict.fromkeys(filter(None, texts)))
     return found or (["no version in service"] if None in lanes else [])
+
+
+def _parts(daemon: "Daemon") -> dict[str, str]:
+    """What else of the agent does not run, the page above all -> why."""
+    return {
+        name: one.last_error
+        for name, one in daemon.units.running.items()
+        if name.partition("/")[0] not in _TOLD_APART and one.state in {State.BACKOFF, State.PARKED}
+    }
 
 
 def _unit(running: Running | None) -> dict[str, Any]:

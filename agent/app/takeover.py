@@ -11,7 +11,7 @@ import structlog
 from agent import __version__
 from agent.app.boot import Loaded, accept, keep
 from agent.app.changes import Changes, compare
-from agent.app.health import expected, lost, works
+from agent.app.health import errors, expected, lost, works
 from agent.config.load import loads_whole
 from agent.core.errors import ConfigError, TransientError
 from agent.plugins import installed
@@ -222,7 +222,8 @@ class Takeover:
         async with daemon.applying:
             if self.probation is not on or daemon.ending:
                 return
-            missed = lost(on.before & expected(daemon.loaded.settings), seen)
+            wanted = on.before & expected(daemon.loaded.settings)
+            missed = lost(wanted, seen, errors(daemon))
             if missed:
                 await self._back(on.loaded, on.base, f"worse than before: {missed}", "agent")
                 return

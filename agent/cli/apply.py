@@ -61,6 +61,10 @@ def tell(args: Namespace, answer: dict[str, Any]) -> int:
         print("\n".join(f"{word:<8} {name}" for word, name in names) or "nothing changed")
         if back:
             print(f"taken back: {back}", file=sys.stderr)
+            print("correct the file, then `edge-agent apply`", file=sys.stderr)
+        elif "taken_back" in answer:
+            said = [f"! {reason}" for reason in answer.get("reasons", ())]
+            print("\n".join(["good", *said]), file=sys.stderr)
         elif (probation := answer.get("probation")) and "taken_back" not in answer:
             print(f"on probation for {probation['left_s']:.0f} s", file=sys.stderr)
     return CONFIGURATION if refused else DEGRADED if back else OK

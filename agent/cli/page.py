@@ -24,7 +24,6 @@ _DOUBTFUL: Final = {
 }
 _SOUND: Final = {"good", "not_applicable"}
 _ITS_OWN: Final = 2
-_ERROR_WIDTH: Final = 60
 _TEXT_WIDTH: Final = 30
 
 
@@ -80,9 +79,7 @@ def _head(s: Facts, paint: _Paint) -> str:
         f"{paint('edge-agent ' + str(s.get('version', '?')), _BOLD)} on {s.get('gateway', '?')}: "
         f"{paint.state(str(s.get('state', '?')))}, up {age(s.get('uptime_s'))}"
     )
-    good = (
-        paint(" (the last good one: the file is broken)", _RED) if config.get("last_good") else ""
-    )
+    good = paint(" (the last good one, not the file)", _RED) if config.get("last_good") else ""
     facts = [
         f"clock {paint.state(str(clock.get('state', '?')))}",
         "journal "
@@ -149,7 +146,7 @@ def _devices(devices: Mapping[str, Facts], paint: _Paint) -> str:
             _yes(d.get("connected"), paint),
             str(d.get("endpoint") or "-"),
             number(d.get("restarts")),
-            str(d.get("last_error") or "")[:_ERROR_WIDTH],
+            str(d.get("last_error") or ""),
         ]
         for name, d in devices.items()
     ]
@@ -202,7 +199,7 @@ def _models(models: Mapping[str, Facts], paint: _Paint) -> str:
             number(m.get("runs")),
             number(m.get("p99_ms")),
             _drift(m.get("drift"), paint),
-            str(m.get("error") or "")[:_ERROR_WIDTH],
+            str(m.get("error") or ""),
         ]
         for name, m in models.items()
     ]
@@ -228,7 +225,7 @@ def _uplink(sinks: Mapping[str, Facts], paint: _Paint) -> str:
             age(k.get("oldest_age_s")) if k.get("depth") else "-",
             number(k.get("window")),
             _a_day(k),
-            str(k.get("last_error") or "")[:_ERROR_WIDTH],
+            str(k.get("last_error") or ""),
         ]
         for name, k in sinks.items()
     ]

@@ -26,18 +26,25 @@ async def test_a_running_agent_says_how_its_devices_and_brokers_are(tmp_path):
     """Its lines are its own: the command asks the agent, and gives the cure for what it says."""
     with Broker() as broker:
         async with ModbusServer({1: RegisterImage(100)}) as server:
-            dead = device("tcp://127.0.0.1:9")
-            path = configure(tmp_path, devices={"d": device(server.url), "dead": dead},
-                             sinks={"plant": sink(broker.url)})  # fmt: skip
+            devices = {"d": device(server.url), "mute": device(server.url, unit=9)}
+            devices["dead"] = device("tcp://127.0.0.1:9")
+            path = configure(tmp_path, devices=devices,
+                             sinks={"plant": sink(broker.url)},
+                             web={"listen": f"127.0.0.1:{server.port}"})  # fmt: skip
             async with AgentProcess(path) as agent:
                 await told(agent, lambda s: s["sinks"]["plant"]["connected"])
                 await told(agent, lambda s: s["devices"]["d"]["connected"])
                 await told(agent, lambda s: s["devices"]["dead"]["last_error"])
+                status = await told(agent, lambda s: s["devices"]["mute"]["last_error"])
+                mutes = "device mute: no tag has a usable value: the device refuses"
+                assert any(reason.startswith(mutes) for reason in status["reasons"])
                 code, found = await examined(path)
     assert code == 1
     for subject in ("configuration", "agent", "journal", "device d", "sink plant"):
         assert found[subject]["verdict"] == "ok", found[subject]
     assert found["device dead"]["verdict"] == "bad"
+    assert "gateway target" in found["device mute"]["text"]
+    assert "E768" in found["web"]["text"]
     assert all(f["cure"] for f in found.values() if f["verdict"] != "ok")
 
 
@@ -54,12 +61,14 @@ async def test_without_an_agent_the_brokers_are_asked(tmp_path):
                 "gone": sink("mqtt://127.0.0.1:9"),
                 "lost": sink(broker.url) | {"password": {"file": str(tmp_path / "none")}},
             },
+            web={"listen": broker.url.removeprefix("mqtt://")},
         )
         code, found = await examined(path)
     assert code == 1
     assert found["agent"]["verdict"] == "bad"
     assert found["sink plant"]["text"].endswith("takes us, MQTT 5")
     assert "E401" in found["sink gone"]["text"]
+    assert "E768" in found["page"]["text"]
     assert found["sink plant password"]["verdict"] == "ok"
     assert "cannot be read" in found["sink lost password"]["text"]
     assert found["devices"]["cure"].startswith("edge-agent dry-run")

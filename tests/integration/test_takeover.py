@@ -48,6 +48,7 @@ async def test_what_does_no_harm_is_kept(tmp_path):
         assert done.returncode == 0, done
         answer = json.loads(done.stdout)
         assert (answer["changed"], answer["taken_back"]) == (["source/d"], None)
+        assert answer["reasons"] == []
         assert '"70ms"' in (tmp_path / "data" / "last-good.yaml").read_text()
         assert (await agent.ask("status"))["config"]["probation"] is None
 
@@ -58,11 +59,11 @@ async def test_what_does_harm_is_taken_back(tmp_path, how):
     async with site(tmp_path) as (agent, write, image):
         before = (await agent.ask("status"))["config"]["digest"]
         if how == "nobody answers":
-            config, missed = write(connect=nobody()), "device d"
+            config, missed = write(connect=nobody()), "device d; "
         else:
             image.hole = range(400, 600)
             tags = {"n": {"reg": 500, "as": "uint16"}, "temp": {"reg": 2, "as": "float32"}}
-            config, missed = write(tags=tags), "tag d/n"
+            config, missed = write(tags=tags), "tag d/n; the device refuses"
         done = await command(config, "apply", "--wait", "--for", "3s")
 
         assert (done.returncode, missed in done.stderr) == (1, True), done
