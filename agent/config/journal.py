@@ -49,7 +49,7 @@ class JournalConfig(Section):
     keep_labelled_s: Seconds = Field(90 * 86400.0, alias="keep_labelled", gt=0)
     """Files with rows around an alarm that somebody confirmed or dismissed are kept so long."""
     max_size: Bytes = Field(2_000_000_000, ge=1_000_000)
-    """The journal's files never hold more."""
+    """All files of the journal together, on the disk; in a burst an eighth more for a moment."""
     min_free: Bytes = 200_000_000
     """So much of the disk is left to others."""
     wear_per_day: Bytes = 1_000_000_000

@@ -20,7 +20,10 @@ from agent.storage.acked import Notes
 from agent.storage.database import COUNTER, FILE, Database, thread_wrote
 from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
-from agent.storage.retention import MANY, DropFile, Op, Retention
+from agent.storage.queued import QUEUE_BYTES, shed, weight
+from agent.storage.removal import DropFile, Removal
+from agent.storage.retention import MANY, Op, Retention
+from agent.storage.room import PARTS, TABLES, allowed, give_back, taken
 from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
 from agent.storage.schema import VERSION
 from agent.storage.sealing import Head, seal_due
@@ -29,16 +32,10 @@ from agent.storage.told import Commit, Entry, Space, Told
 
 log = structlog.get_logger()
 
-QUEUE_BYTES: Final = 64_000_000
-"""Bytes of records kept in memory while the disk refuses; the oldest go first."""
-
-RECORD_BYTES: Final = 500
-"""What a record weighs besides its arrays."""
-
 _BLOCK: Final = 4096
 
-_FILES: Final = 32
-"""So many full files the journal has at most, about: room is made in parts of this size."""
+_GROUP: Final = 16_000_000
+"""A small journal takes so many bytes of them at once, or an eighth of what it may hold."""
 
 _ROOM: Final = 8_000_000
 """Bytes that are freed when the disk is full."""
@@ -81,7 +78,7 @@ class Committer:
         self._head: Head
         self._notes = Notes()
         self._retention = Retention(told.delivered)
-        self._once_open = self._broken = False
+        self._once_open = self._broken = self._going = False
         self._tidy_at = time.monotonic() + min(setup.tidy_s, _FIRST_TIDY_S)
         self._seal_at = 0.0
 
@@ -101,12 +98,26 @@ class Committer:
         """One commit, and what may follow it; *now*: do not wait to try the disk again."""
         if self.db is None and (now or time.monotonic() >= self.retry_at):
             self.open()
+        self._bound()
         if self.db is not None and not self.holds:
             self._commit(self.db)
-        if self.db is None or self.holds:
-            self._bound()
-        elif time.monotonic() >= self._tidy_at:
-            self._tidy(self.db)
+        if self.db is not None and not self.holds:
+            self._look(self.db)
+
+    def crowded(self) -> bool:
+        """Have the tables more than their part, and is something to be sealed? Then that is done
+        before other rows come, for the file never becomes shorter by itself.
+        """
+        db = self.db
+        if db is None or db.held or time.monotonic() < self._seal_at:
+            return False
+        if not self._head.due(self.names[1]):
+            return False
+        try:
+            return db.space()[0] > self.limits.max_size // TABLES
+        except sqlite3.Error as e:
+            self.fail(e)
+            return False
 
     def seal(self) -> bool:
         """Seal a part of what is due; False when nothing is."""
@@ -115,7 +126,7 @@ class Committer:
         try:
             damaged = seal_due(
                 self.db, self._head, self._notes, self.names[1], self._clock.wall_ns(),
-                self.limits.max_size // _FILES,
+                self.limits.max_size // PARTS,
             )  # fmt: skip
         except sqlite3.Error as e:
             self.fail(e)
@@ -126,6 +137,8 @@ class Committer:
             return False
         if damaged:
             self._post(self._told.lost, damaged)
+        if damaged is not None:
+            self._look(self.db)
         return damaged is not None
 
     def open(self) -> None:
@@ -230,6 +243,7 @@ class Committer:
                 for op in work.ops.values():
                     op(conn)
             for op in work.ops.values():
+                self._going = self._going and not isinstance(op, Removal)
                 if isinstance(op, DropFile):
                     db.files.unlink(op.number)
         except (sqlite3.Error, OSError) as e:
@@ -276,38 +290,43 @@ class Committer:
         return True
 
     def _bound(self) -> None:
-        """Drop the oldest records when too many wait for a disk that refuses."""
-        work = self.work
-        gone: list[Stored] = []
-        while work.bytes > QUEUE_BYTES and work.entries:
-            stored, _ = work.entries.popleft()
-            work.bytes -= weight(stored)
-            gone.append(stored)
+        """Drop the oldest rows when too many wait for a disk, or would come to it at once."""
+        work, most = self.work, max(_GROUP, self.limits.max_size // TABLES)
+        if self.db is None or self.holds:
+            most = min(most, QUEUE_BYTES)
+        gone = shed(work.entries, work.bytes - most)
+        work.bytes -= sum(map(weight, gone))
         if gone:
             self._post(self._told.dropped, gone)
+
+    def _look(self, db: Database) -> None:
+        """Tidy when it is time, and when there is too much; what must go is told once."""
+        try:
+            if time.monotonic() >= self._tidy_at or (
+                not self._going and taken(db) > allowed(db, self.limits.max_size)
+            ):
+                self._tidy(db)
+        except (sqlite3.Error, OSError) as e:
+            self.fail(e)
 
     def _tidy(self, db: Database) -> None:
         """Look for what must go; the loop says who still waited for it, the next commit deletes."""
         self._tidy_at = time.monotonic() + self._setup.tidy_s
-        try:
-            free = shutil.disk_usage(self._path.parent).free
-            reserve.keep(self._path.parent, free - self.limits.min_free)
-            tables, sealed = db.space()[0], db.files.size()
-            room = min(self.limits.max_size, tables + sealed + free - self.limits.min_free)
-            used = self._retention.used(db)
-            space = Space(tables, sealed, max(0, room), self._head.rows(), used)
-            self._post(self._told.measured, space)
-            victims = self._retention.find(db, self.limits, self._clock, free, used)
-        except (sqlite3.Error, OSError) as e:
-            self.fail(e)
-            return
+        free = shutil.disk_usage(self._path.parent).free
+        reserve.keep(self._path.parent, free - self.limits.min_free)
+        bound = allowed(db, self.limits.max_size)
+        if (taken(db) > bound or free < self.limits.min_free) and give_back(
+            db, self.limits.max_size, free
+        ):
+            bound = allowed(db, self.limits.max_size)
+        tables, sealed = sum(db.space()), db.files.size()
+        room = min(bound, tables + sealed + free - self.limits.min_free)
+        used = self._retention.used(db)
+        space = Space(tables, sealed, max(0, room), self._head.rows(), used)
+        self._post(self._told.measured, space)
+        victims = self._retention.find(db, self.limits, self._clock, free, used)
         if victims.rows:
             if len(victims.rows) >= MANY:
                 self._tidy_at = time.monotonic() + min(1.0, self._setup.tidy_s)
+            self._going = True
             self._post(self._told.evict, victims)
-
-
-def weight(stored: Stored) -> int:
-    """Bytes of memory that a record takes, about."""
-    record = stored.record
-    return RECORD_BYTES + (0 if isinstance(record, AlarmEvent) else record.v.nbytes)

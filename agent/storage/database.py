@@ -16,7 +16,7 @@ FILE: Final = "journal.db"
 COUNTER: Final = Path("/proc/thread-self/io")
 """What a thread has written; some containers and hardened kernels do not have it."""
 
-_WAL_BYTES: Final = 4_000_000
+WAL_BYTES: Final = 4_000_000
 """Bytes in the write-ahead log at which it is moved into the file."""
 
 
@@ -29,6 +29,7 @@ class Database:
     Attributes:
         held: The file is of an older version, and stays it until `release`: everything but the
             names of this run is one open transaction, which ends with the connection.
+        folder: Where the file is.
         lineages: Those of earlier epochs.
         newest: The last epoch of rows that only a newer version can read.
     """
@@ -36,7 +37,8 @@ class Database:
     def __init__(self, path: Path, *, fresh: bool, hold: bool = False) -> None:
         self.conn = sqlite3.connect(path, timeout=1.0, isolation_level=None)
         self._logged_from = self._written_from = thread_wrote()
-        self._folder, self._fresh = path.parent / FOLDER, fresh
+        self.folder, self._log = path.parent, path.with_name(path.name + "-wal")
+        self._fresh = fresh
         self.lineages: Lineages = []
         self.newest = 0
         try:
@@ -51,8 +53,8 @@ class Database:
         conn.execute("PRAGMA journal_mode=WAL")
         conn.execute("PRAGMA synchronous=FULL")
         counted = self._logged_from is not None  # else SQLite must look after its log itself
-        conn.execute(f"PRAGMA wal_autocheckpoint={0 if counted else _WAL_BYTES // 4096}")
-        conn.execute(f"PRAGMA journal_size_limit={2 * _WAL_BYTES}")
+        conn.execute(f"PRAGMA wal_autocheckpoint={0 if counted else WAL_BYTES // 4096}")
+        conn.execute(f"PRAGMA journal_size_limit={2 * WAL_BYTES}")
         conn.execute("PRAGMA secure_delete=OFF")
         conn.execute("PRAGMA temp_store=MEMORY")
         self._page = conn.execute("PRAGMA page_size").fetchone()[0]
@@ -64,7 +66,7 @@ class Database:
         self._texts: dict[int, str] = {i: text for text, i in self._ids.items()}
         known = conn.execute("SELECT number, day, bytes FROM files")
         extents = {number: Extent(day, size) for number, day, size in known}
-        self.files = BlockFiles(self._folder, extents, fresh=self._fresh)
+        self.files = BlockFiles(self.folder / FOLDER, extents, fresh=self._fresh)
 
     def close(self) -> None:
         """Close; a connection that cannot even be closed is let go."""
@@ -107,7 +109,7 @@ class Database:
         yield self.conn
         self.conn.execute("COMMIT")
         now, before = thread_wrote(), self._logged_from
-        if now is not None and before is not None and now - before > _WAL_BYTES:
+        if now is not None and before is not None and now - before > WAL_BYTES:
             self._checkpoint()
 
     def release(self) -> None:
@@ -138,6 +140,17 @@ class Database:
             for name in ("page_count", "freelist_count")
         )
         return (pages - free) * self._page, free * self._page
+
+    def log_bytes(self) -> int:
+        """Bytes of the write-ahead log on the disk."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._log.stat().st_size
+        return 0
+
+    def compact(self) -> None:
+        """Rewrite the tables without the pages that hold nothing, all or nothing."""
+        self.conn.execute("VACUUM")
+        self._checkpoint()
 
     def begin(
         self,

@@ -20,13 +20,8 @@ from agent.storage.outbox import SinkOutbox
 from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
 from agent.storage.rebase import SYNCED, UNSYNCED, remember_step
-from agent.storage.retention import (
-    DropFile,
-    Victims,
-    contiguous,
-    delete_alarms,
-    delete_rows,
-)
+from agent.storage.removal import DropAlarms, DropFile, DropRows, Removal
+from agent.storage.retention import Victims, contiguous
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.setup import Setup
 from agent.storage.state import SqlState
@@ -98,8 +93,7 @@ class SqlJournal:
                 marks = ledger.marks[stream, self.epoch] = Marks()
             if t_ns >= marks.next_ns:
                 marks.put(first, t_ns)
-            weight = 0 if lane is Lane.ALARM else record.v.nbytes  # type: ignore[union-attr]
-            self.writer.put(stored, on_durable, weight)
+            self.writer.put(stored, on_durable)
         if lane is Lane.ALARM:
             self.writer.pull(0.0)
         elif on_durable is not None:
@@ -236,13 +230,14 @@ class SqlJournal:
         for run in contiguous(victims.rows):
             stream, epoch, first, last = *run[0].owed[:3], run[-1].owed[3]
             self._lose((stream, epoch, first, last), run[0].t0, run[-1].t1, victims.reason)
+            op: Removal = DropRows(stream, epoch, first, last)
             if stream == ALARMS:
-                op = delete_alarms(epoch, first, last)
-            else:
-                op = delete_rows(stream, epoch, first, last)
+                op = DropAlarms(epoch, first, last)
             self.writer.later(("evict", stream, epoch, first), op)
         for number in victims.files:
             self.writer.later(("file", number), DropFile(number))
+        if victims.reason != "age":
+            self.writer.pull(0.0)
         rows = sum(v.owed[3] - v.owed[2] + 1 for v in victims.rows)
         self._stats.add("journal.evicted_rows", rows)
 

@@ -14,6 +14,13 @@ BYTES: Final = 4_000_000
 """A log at its full length."""
 
 
+def size(folder: Path) -> int:
+    """Bytes that are kept now."""
+    with suppress(FileNotFoundError):
+        return (folder / FILE).stat().st_size
+    return 0
+
+
 def keep(folder: Path, free: int) -> None:
     """Make the file, when *free* bytes, beside what is left to others, are enough for it."""
     path = folder / FILE

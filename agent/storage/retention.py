@@ -12,6 +12,7 @@ from agent.core.pins import NAMESPACE
 from agent.core.ports import Clock
 from agent.storage.database import Database
 from agent.storage.quotas import ALARM, EVENT_BYTES, ROW_BYTES, Excess, in_tables
+from agent.storage.room import allowed, taken
 from agent.storage.rows import ALARMS, Owed
 
 MANY: Final = 5000
@@ -95,17 +96,19 @@ class Retention:
         short the journal only makes room for itself, so that it grows no more. By age nothing goes
         while the clock may be wrong.
         """
-        used = db.space()[0] + db.files.size()
+        spare = db.space()[1]
+        used = taken(db) - spare
         if free >= limits.min_free:
             self._cap = None
         elif self._cap is None:
             self._cap = used - min(_MARGIN, used // 10)
-        limit, reason = limits.max_size, "size"
+        limit, reason = allowed(db, limits.max_size) - spare, "size"
         if self._cap is not None and self._cap < limit:
-            limit, reason = self._cap, "disk"
+            limit, spare, reason = self._cap, 0, "disk"
         found = Victims(reason)
         if used > limit:
-            self._biggest(db, used - limit, _excess(classes, used - limit, limits), found)
+            need = used - limit
+            self._biggest(db, need, spare, _excess(classes, need, limits), found)
         self._many_alarms(db, classes[ALARM] - limits.shares[ALARM] * limits.max_size, found)
         if found.rows or clock.state != "synced":
             return found
@@ -142,9 +145,12 @@ class Retention:
                 _choose(db, number, files[number], found)
         return need
 
-    def _biggest(self, db: Database, need: int, excess: Excess, found: Victims) -> None:
-        """Files, then the oldest blocks of the head, that together give *need* bytes."""
-        need = self._files(db, need, found, excess.gives)
+    def _biggest(self, db: Database, need: int, spare: int, excess: Excess, found: Victims) -> None:
+        """Files, then the oldest blocks of the head, that together give *need* bytes. Those of the
+        head only leave pages that hold nothing: while *spare* bytes of them are there, others come
+        into these.
+        """
+        need = self._files(db, need, found, excess.gives) - spare
         if need <= 0:
             return
         for stream, epoch, first, last, t0, t1, size in db.conn.execute(
@@ -192,50 +198,6 @@ def contiguous(victims: list[Victim]) -> list[list[Victim]]:
         else:
             runs.append([v])
     return [run for runs in found.values() for run in runs]
-
-
-def delete_rows(stream: str, epoch: int, first: int, last: int) -> Op:
-    """Delete blocks by their rows: in the meantime they may have gone from the head to a file."""
-    where = (stream, epoch, first, last)
-
-    def op(conn: sqlite3.Connection) -> None:
-        conn.execute(
-            "DELETE FROM head WHERE stream = (SELECT id FROM names WHERE text = ?)"
-            " AND epoch = ? AND last BETWEEN ? AND ?",
-            where,
-        )
-        conn.execute(
-            "DELETE FROM sealed WHERE stream = (SELECT id FROM names WHERE text = ?)"
-            " AND epoch = ? AND last BETWEEN ? AND ?",
-            where,
-        )
-
-    return op
-
-
-@dataclass(frozen=True, slots=True)
-class DropFile:
-    """Forget the blocks of a file; it is unlinked after the commit. Its row stays, with 0 bytes,
-    until the next commit that drops files: a crash in between leaves no stranger.
-    """
-
-    number: int
-
-    def __call__(self, conn: sqlite3.Connection) -> None:
-        conn.execute("DELETE FROM files WHERE bytes = 0")
-        conn.execute("DELETE FROM sealed WHERE file = ?", (self.number,))
-        conn.execute("UPDATE files SET bytes = 0 WHERE number = ?", (self.number,))
-
-
-def delete_alarms(epoch: int, first: int, last: int) -> Op:
-    """Delete alarm events by their numbers."""
-
-    def op(conn: sqlite3.Connection) -> None:
-        conn.execute(
-            "DELETE FROM alarms WHERE epoch = ? AND seq BETWEEN ? AND ?", (epoch, first, last)
-        )
-
-    return op
 
 
 def _of_file(db: Database, number: int) -> list[Victim]:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.core.ports import Stored
-from agent.storage.committer import QUEUE_BYTES, RECORD_BYTES, Committer
-from agent.storage.database import Database
+from agent.storage.committer import Committer
+from agent.storage.database import WAL_BYTES, Database
+from agent.storage.queued import Queue
 from agent.storage.retention import Limits, Op
 from agent.storage.setup import Setup
-from agent.storage.told import Entry, Told
+from agent.storage.told import Told
 
 log = structlog.get_logger()
 
@@ -30,11 +31,9 @@ class Writer:
     def __init__(self, setup: Setup, told: Told) -> None:
         self._told = told
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Entry] = deque()
+        self._queue = Queue()
         self._waiters: deque[Future[None]] = deque()
         self._jobs: deque[Callable[[Database | None], None]] = deque()
-        self._lock = threading.Lock()
-        self._ops: dict[Hashable, Op] = {}
         self._wake = threading.Event()
         self._closing = False
         self._busy_since: float | None = None
@@ -55,14 +54,15 @@ class Writer:
         self._thread.start()
         await asyncio.wrap_future(self._ready)
 
-    def put(self, stored: Stored, on_durable: Callable[[], None] | None, weight: int) -> None:
-        """Queue a record of *weight* bytes for the next commit."""
-        queue = self._queue
-        with self._lock:
-            queue.append((stored, on_durable))
-        if len(queue) * (RECORD_BYTES + weight) > 2 * QUEUE_BYTES:
-            with contextlib.suppress(IndexError):  # the thread hangs, or has just taken them all
-                self._told.dropped([queue.popleft()[0]])
+    def put(self, stored: Stored, on_durable: Callable[[], None] | None) -> None:
+        """Queue a record for the next commit. One that fills the log comes before its time; when
+        the thread hangs the oldest records go.
+        """
+        gone = self._queue.put((stored, on_durable))
+        if gone:
+            self._told.dropped(gone)
+        if self._queue.bytes > WAL_BYTES:
+            self.pull(0.0)
 
     def later(self, key: Hashable, op: Op) -> None:
         """Run *op* within the next commit, instead of an earlier one with the same *key*."""
@@ -70,8 +70,7 @@ class Writer:
 
     def together(self, ops: Mapping[Hashable, Op]) -> None:
         """Run all of *ops* within the next commit: all of them are on the disk, or none."""
-        with self._lock:
-            self._ops.update(ops)
+        self._queue.add(ops)
 
     @property
     def limits(self) -> Limits:
@@ -179,16 +178,15 @@ class Writer:
         return self._due if committer.db is not None else min(self._due, committer.retry_at)
 
     def _turn(self, closing: bool) -> None:
-        """One commit of what is queued now: a record never goes to disk before an op that was
-        queued earlier.
-        """
-        self._due = time.monotonic() + self._committer.pace.interval
-        waiters = [] if self._committer.holds and not closing else _drain(self._waiters)
-        with self._lock:
-            ops, self._ops = self._ops, {}
-            entries = _drain(self._queue)
-        self._committer.take(entries, ops)
-        self._committer.turn(now=closing)
+        """One commit of what is queued now; rows wait while earlier ones must be sealed first."""
+        committer = self._committer
+        urgent = not closing and committer.crowded()
+        if not urgent:
+            self._due = time.monotonic() + committer.pace.interval
+        waits = urgent or (committer.holds and not closing)
+        waiters = [] if waits else _drain(self._waiters)
+        committer.take(*self._queue.take(urgent=urgent))
+        committer.turn(now=closing)
         for waiter in waiters:
             self._post(_resolve, waiter)
 
