@@ -12,7 +12,7 @@ import structlog
 from pydantic import Field
 
 from agent.config.base import Bytes, Context, Name, Number, Seconds
-from agent.core.errors import PermanentError, TransientError
+from agent.core.errors import AgentError, PermanentError, TransientError
 from agent.core.plant import Plant
 from agent.core.ports import Rejected, Stored
 from agent.core.requests import Request
@@ -194,9 +194,11 @@ class SparkplugSink:
             raise self._without_host() from None
 
     async def _leave(self) -> None:
-        """NDEATH before every goodbye."""
+        """NDEATH before every goodbye; without the primary host the next broker is asked."""
         if self._rebirth is not None:
             self._rebirth.cancel()
+        if self._host is not None and not self._host.online.is_set():
+            self._walk()
         self._link.tell(*self.node.death())
         await self._link.__aexit__()
 
@@ -211,8 +213,7 @@ class SparkplugSink:
         raise self._without_host()
 
     def _without_host(self) -> TransientError:
-        """Why this broker is left; the next one may have the host."""
-        self._walk()
+        """Why this broker is left."""
         return TransientError(
             f"the primary host {self._config.primary_host} is offline",
             where=f"sink {self._name}",
@@ -234,7 +235,7 @@ class SparkplugSink:
     def _again(self) -> None:
         try:
             self._births()
-        except PermanentError as e:
+        except AgentError as e:
             if not self._failed.done():
                 self._failed.set_exception(e)
 
@@ -251,7 +252,14 @@ class SparkplugSink:
         return None
 
     def _tell(self, messages: Iterable[Message]) -> int:
-        """Publish at QoS 0, in one go: nothing comes between the messages. How many they were."""
+        """Publish at QoS 0, in one go: nothing comes between the messages. How many they were.
+
+        Raises:
+            TransientError: The primary host is gone: nothing is told any more but NDEATH.
+            PermanentError: A message is larger than the broker takes.
+        """
+        if self._host is not None and self._host.offline.is_set():
+            raise self._without_host()
         count = 0
         for topic, payload in messages:
             count += 1

@@ -42,6 +42,19 @@ def heard(packet, *kinds):
     return came and bool(kind_of(packet, kinds))
 
 
+def since_known(packets, at, answer):
+    """What the edge node does once it knows the message *at*: from its PUBACK on, or from its
+    *answer*, whichever is first. What it sent before crosses the message on the wire.
+    """
+
+    def knows(p):
+        return told(p, answer) or (is_edge(p, "PUBACK") and p.mid == packets[at].mid)
+
+    assert packets[at].mid
+    rest = packets[at + 1 :]
+    return rest[next(i for i, p in enumerate(rest) if knows(p)) :]
+
+
 def is_edge(packet, kind):
     """Is it a packet of this kind that the edge node sent."""
     return packet.up and packet.client == EDGE and packet.kind == kind

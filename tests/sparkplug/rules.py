@@ -608,7 +608,8 @@ def dies_with_its_host():
         valid, _ = offline_moments(heard)
         assert valid
         for packets, i in valid:
-            after = [p for p in packets[i + 1 :] if h.told(p) or h.is_edge(p, "DISCONNECT")]
+            rest = h.since_known(packets, i, "NDEATH")
+            after = [p for p in rest if h.told(p) or h.is_edge(p, "DISCONNECT")]
             assert [h.kind_of(p) or p.kind for p in after] == ["NDEATH", "DISCONNECT"], after
 
     return Check(judge, h.dropped(lambda p: h.told(p, "NDEATH")))
@@ -739,7 +740,8 @@ def rebirth(good, spoil):
         at = heard.marks["rebirth"]
         asked = next(i for i, p in enumerate(heard.packets) if i >= at and h.heard(p, "NCMD"))
         here = heard.packets[asked].connection
-        follows = [p for p in heard.packets[asked:] if p.connection == here and h.told(p)]
+        follows = [p for p in h.since_known(heard.packets, asked, "NBIRTH")
+                   if p.connection == here and h.told(p)]  # fmt: skip
         session = next(s for s in heard.sessions if s.connect.connection == here)
         assert follows
         good(bdseq(session.connect).long_value, follows)

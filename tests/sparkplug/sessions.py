@@ -171,7 +171,7 @@ class Play:
 
     async def rebirths(self):
         at = self.mark("rebirth")
-        self.scene.host.say(topic("NCMD"), rebirth())
+        self.scene.host.say(topic("NCMD"), rebirth(), qos=1)
         await self.scene.hear("NBIRTH", since=at)
         await self.scene.hear("DBIRTH", "fan", at)
 
