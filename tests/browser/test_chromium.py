@@ -23,8 +23,11 @@ from agent.runtime.clock import SystemClock, machine_id
 from agent.storage.db import open_store
 from simulators.agent_process import AgentProcess
 from simulators.modbus_server import ModbusServer
+from simulators.models import tiny
+from simulators.registry_server import RegistryServer
 from tests.agents import Counting, configure, device, told
 from tests.integration.test_page import GOOD, code_of
+from tests.models_bench import MODEL
 
 pytestmark = pytest.mark.skipif(
     "EDGE_AGENT_CHROMIUM" not in os.environ, reason="needs Chromium: make test-browser"
@@ -45,8 +48,9 @@ class Gateway:
         config: Its configuration file.
     """
 
-    def __init__(self, folder, tags=None):
+    def __init__(self, folder, tags=None, **sections):
         self.folder, self.image, self._tags = folder, Counting(), tags
+        self._sections = sections
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
@@ -76,6 +80,7 @@ class Gateway:
             devices={"d": device(self.server.url, **more)},
             alarms={"many": {"tag": "d/n", "high": 2, "text": "Many reads 한글 °C"}},
             web={"listen": f"127.0.0.1:{self.port}"},
+            **self._sections,
         )
         await self.boot()
 
@@ -312,10 +317,63 @@ def test_a_trend_over_a_hundred_thousand_points(chromium, tmp_path, record_prope
             assert took_s <= 2.0
 
 
-async def stored(folder, rows):
-    """*rows* of device ``d`` in the journal in *folder*, four a second until now."""
+KEEP_PLOTS = """() => {
+    const Real = window.uPlot;
+    window.plots = [];
+    window.uPlot = function (...given) { window.plots.push(new Real(...given)); };
+}"""
+PIXELS = """(canvas) => {
+    const all = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const seen = { red: 0, blue: 0 };
+    for (let i = 0; i < all.length; i += 4) {
+        if (all[i + 3] < 32) continue;
+        if (all[i] > all[i + 2] + 60) seen.red += 1;
+        if (all[i + 2] > all[i] + 60) seen.blue += 1;
+    }
+    return seen;
+}"""
+
+
+def test_a_back_test_is_drawn(chromium, tmp_path):
+    """A version in shadow over what the journal holds, beside what serves: the plot has the very
+    numbers that the agent gave, and a line of its own colour for each of the two.
+    """
+    model = MODEL | {"instances": {"d": {"inputs": ["d/n", "d/temp"]}}}
+    with RegistryServer() as registry:
+        registry.publish("m", "1", tiny())
+        sections = {"models": {"m": model}, "rollout": {"shadow": "1h"},
+                    "registries": {"main": {"type": "http", "url": registry.url,
+                                            "unsigned": "accept"}}}  # fmt: skip
+        with Gateway(tmp_path, **sections) as own, tab(chromium) as one:
+            own.do(told(own.agent, lambda s: s["models"]["d"]["state"] == "active"))
+            own.do(own.halt())
+            own.do(stored(own.config.parent / "data", 7200, every_s=60))
+            own.do(own.boot())
+            registry.publish("m", "2", tiny(0.4))
+            own.do(own.agent.ask("models.pull", name="m"))
+            enter(one, own, "admin")
+            one.goto(f"{own.url}/#models")
+            one.evaluate(KEEP_PLOTS)
+            with one.expect_response("**/api/models.backtest") as asked:
+                one.get_by_role("button", name="Back-test").click()
+            one.locator("dialog canvas").wait_for()
+            told_ = asked.value.json()
+            (series,) = told_["series"]
+            assert (told_["candidate"]["version"], told_["champion"]["version"]) == ("2", "1")
+            assert len(series["t_ns"]) > 50
+            t, champion, candidate = one.evaluate("window.plots.at(-1).data.map((d) => [...d])")
+            assert t == [ns / 1e9 for ns in series["t_ns"]]
+            assert (champion, candidate) == (series["champion"], series["candidate"])
+            assert max(champion) > 2 * max(candidate) > 1000
+            seen = one.locator("dialog canvas").evaluate(PIXELS)
+            assert min(seen.values()) > 400, seen
+            assert one.wrong == []
+
+
+async def stored(folder, rows, every_s=0.25):
+    """*rows* of device ``d`` in the journal in *folder*, one each *every_s* until now."""
     tags = TagSet((Tag("d/n"), Tag("d/temp")))
-    t = time.time_ns() - np.arange(rows, 0, -1) * 250_000_000
+    t = time.time_ns() - np.arange(rows, 0, -1) * round(every_s * 1e9)
     v = np.stack([np.arange(rows), np.sin(np.arange(rows) / 500)], 1).astype(float)
     limits = JournalConfig.model_validate({})
     async with open_store(folder, limits, SystemClock(), Stats(), machine_id()) as store:
