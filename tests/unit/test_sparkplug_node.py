@@ -134,6 +134,18 @@ def test_doubt_is_never_sent_as_good(q, value, quality):
     assert (values(said[-1]), proto.properties(said[-1].metrics[0])) == ([1.0], {"Quality": 192})
 
 
+@pytest.mark.parametrize(("q", "told"), [(64, [[3.0]]), (68, [[3.0]]), (24, [])])
+def test_what_moves_is_told_while_it_is_in_doubt_and_not_while_it_is_bad(q, told):
+    """A value that nobody may use does not change."""
+    desk = Desk()
+    desk.born(pump=desk.batch())
+    lot = desk.texts.code("pump/lot", "L7")
+    word = [q, 192, 192, 192]
+    desk.live(desk.batch([1.0, 2.0, 1.0, lot], t=T0 + 1, q=word))
+    said = desk.live(desk.batch([3.0, 2.0, 1.0, lot], t=T0 + 2, q=word))
+    assert [values(one[-1]) for one in said] == told
+
+
 @pytest.mark.parametrize("whole", [0.5, 1e300, -(2.0**64)])
 def test_what_is_no_whole_number_is_no_value_of_an_integer(whole):
     """An Int64 that can not be sent is null and bad, never another number."""
