@@ -164,8 +164,9 @@ def sink(daemon: "Daemon", name: str) -> dict[str, Any]:
 
 
 def _tags(daemon: "Daemon", now_ns: int) -> dict[str, Any]:
+    """The newest value of each; the agent's own numbers behind those of the plant."""
     found: dict[str, Any] = {}
-    for channel in daemon.pipeline.channels.values():
+    for _, channel in sorted(daemon.pipeline.channels.items(), key=lambda one: one[0] == "agent"):
         if channel.latest is None:
             continue
         batch = channel.latest

@@ -23,7 +23,7 @@ _DOUBTFUL: Final = {
     "probation",
 }
 _SOUND: Final = {"good", "not_applicable"}
-_ITS_OWN: Final = 2
+_ITS_OWN: Final = "agent/"
 _TEXT_WIDTH: Final = 30
 
 
@@ -32,8 +32,8 @@ def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -
 
     Args:
         status: What the verb `status` answers.
-        tags: At most so many tags, the bad ones first, those of the agent itself only if they are
-            bad; None for all of them.
+        tags: At most so many tags, those of the plant before those of the agent itself, of both
+            the bad ones first; of the agent's only these. None for all of them.
         colours: Default: when stdout is a terminal and NO_COLOR is not set.
     """
     paint = _painter(colours)
@@ -155,8 +155,13 @@ def _devices(devices: Mapping[str, Facts], paint: _Paint) -> str:
 
 
 def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
-    named = sorted(tags.items(), key=_rank)
-    shown = [n for n in named if _rank(n) != _ITS_OWN][:limit] if limit is not None else named
+    named = sorted(tags.items(), key=lambda one: one[1].get("q") in _SOUND)
+    own = [one for one in named if one[0].startswith(_ITS_OWN)]
+    plant = [one for one in named if not one[0].startswith(_ITS_OWN)]
+    if limit is not None:  # what is wrong with the agent is not cut off by a large plant
+        own = [(name, t) for name, t in own if t.get("q") not in _SOUND][:limit]
+        plant = plant[: limit - len(own)]
+    shown = plant + own
     rows = [
         [
             name,
@@ -170,14 +175,6 @@ def _tags(tags: Mapping[str, Facts], limit: int | None, paint: _Paint) -> str:
     text = table(["TAG", "VALUE", "UNIT", "QUALITY", "AGE"], rows) if rows else "No value yet"
     more = len(named) - len(shown)
     return f"{text}\n({more} more: edge-agent status --all)" if more else text
-
-
-def _rank(item: tuple[str, Facts]) -> int:
-    """What nobody can believe, then what the plant says, then what the agent says of itself."""
-    name, facts = item
-    if facts.get("q") not in _SOUND:
-        return 0
-    return _ITS_OWN if name.startswith("agent/") else 1
 
 
 def _value(tag: Facts) -> str:

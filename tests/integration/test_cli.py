@@ -341,7 +341,9 @@ def test_the_page_is_made_of_whatever_is_known() -> None:
 
 
 def test_what_the_plant_says_goes_before_what_the_agent_says_of_itself() -> None:
-    """Bad tags first, then the plant's; the agent's own wait for --all, unless they are bad."""
+    """The plant's tags first, of them the bad ones; then the agent's own, which wait for --all
+    unless they are bad. A large plant does not push those off the page.
+    """
     tags = {f"agent/n{i}": {"q": "good"} for i in range(60)}
     tags |= {"agent/none": {"q": "not_applicable"}, "agent/broken": {"q": "bad"}}
     tags |= {"pump1/flow": {"q": "good"}, "pump1/dead": {"q": "bad_comm"}}
@@ -349,7 +351,8 @@ def test_what_the_plant_says_goes_before_what_the_agent_says_of_itself() -> None
     def shown(limit: int | None) -> list[str]:
         return re.findall(r"^[a-z0-9]+/\w+", page({"tags": tags}, tags=limit), re.MULTILINE)
 
-    assert shown(40) == ["agent/broken", "pump1/dead", "pump1/flow"]
+    assert shown(40) == ["pump1/dead", "pump1/flow", "agent/broken"]
+    assert shown(2) == ["pump1/dead", "agent/broken"]
     assert shown(None)[:3] == shown(40)
     assert len(shown(None)) == len(tags)
     assert "(61 more: edge-agent status --all)" in page({"tags": tags}, colours=False)
