@@ -1,6 +1,5 @@
 """`edge-agent models pack | fit | inspect | verify | sign | keygen`: packages, without an agent."""
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -16,7 +15,6 @@ from agent.cli.package_files import PRIVATE, bytes_of, public_of, seed_of, spec_
 from agent.codecs import envelope as dsse
 from agent.codecs.envelope import Envelope
 from agent.core.errors import AgentError, PermanentError
-from agent.logs import configure
 
 VERBS: Final = ("pack", "fit", "inspect", "verify", "sign", "keygen")
 _MAX_FALSE: Final = 0.05
@@ -61,6 +59,8 @@ def _verb(actions: Any, name: str, text: str) -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Do it, and print what came of it."""
+    from agent.logs import configure  # noqa: PLC0415 - for these verbs alone: the others only ask
+
     configure(level=logging.WARNING)
     facts = _DO[args.action](args)
     if args.json:
@@ -71,7 +71,9 @@ def run(args: Namespace) -> int:
 
 
 def _pack(args: Namespace) -> dict[str, Any]:
-    from agent.app.packing import pack  # noqa: PLC0415 - numpy and pydantic take their time
+    import asyncio  # noqa: PLC0415 - and numpy and pydantic: they take their time
+
+    from agent.app.packing import pack  # noqa: PLC0415
 
     model, spec = bytes_of(args.model), spec_of(args.spec)
     packed = asyncio.run(pack(model, spec, _healthy(args.rows, spec), _now()))
@@ -79,6 +81,8 @@ def _pack(args: Namespace) -> dict[str, Any]:
 
 
 def _fit(args: Namespace) -> dict[str, Any]:
+    import asyncio  # noqa: PLC0415
+
     from agent.app.packing import fit  # noqa: PLC0415
     from agent.config.manifest import read  # noqa: PLC0415
 
@@ -169,6 +173,8 @@ def _inspect(args: Namespace) -> dict[str, Any]:
 
 
 def _verify(args: Namespace) -> dict[str, Any]:
+    import asyncio  # noqa: PLC0415
+
     from agent.app.packing import verify  # noqa: PLC0415
     from agent.config.manifest import parse  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ LATER = ("onnxruntime", "starlette", "uvicorn", "prometheus_client", "httpx", "c
          "pyarrow", "sunspec2", "playwright")  # fmt: skip
 """Loaded by the worker, by the page, for a registry or for an export: never by a start."""
 
-NUMBERS = ("numpy", "pydantic", "yaml", "paho")
+NUMBERS = ("numpy", "pydantic", "yaml", "paho", "asyncio", "structlog")
 """Needed by the daemon; a command that only asks it has no use for them."""
 
 SAYS = """
