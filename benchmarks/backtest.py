@@ -7,6 +7,8 @@ import resource
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -19,6 +21,7 @@ from agent.core.backtest import Entrant, Job
 from agent.core.decision import Decision
 from agent.core.report import Report, Side
 from agent.core.window import CountWindow, Fed, GridWindow, Window
+from agent.inference.forks import ForkServer
 from agent.runtime.backtest import Means, backtest
 from agent.runtime.clock import SystemClock
 from benchmarks.figure import Figure
@@ -72,12 +75,18 @@ def _run(
     decision = Decision("score", 1.0)
     entrants = tuple(Entrant(v, v, decision) for v in "21")
     job = Job("m", begin_ns, begin_ns + 7 * DAY_NS, (("p", fed),), entrants)
-    means = Means(lambda: child(path), lambda *_: None, lambda _: None, SystemClock())
     before_s = _cpu_s()
-    report = asyncio.run(backtest(means, job, models))
+    report = asyncio.run(_asked(path, job, models))
     if report is None:
         raise RuntimeError("no window of the week was found")
     return _cpu_s() - before_s, report
+
+
+async def _asked(path: Path, job: Job, models: Sequence[bytes]) -> Report | None:
+    with closing(ForkServer()) as forks:
+        process = partial(child, path, forks)
+        means = Means(process, lambda *_: None, lambda _: None, SystemClock())
+        return await backtest(means, job, models)
 
 
 def _sides(report: Report) -> list[Side]:

@@ -46,12 +46,9 @@ AT_ONCE: Final = {"worker": 3, "backtest": 1, "export": 1}
 
 LOOKS: Final = 100
 
-_KINDS: Final = {
-    "agent.inference.worker": "worker",
-    "agent.app.backtester": "backtest",
-    "export": "export",
-    "run": "daemon",
-}
+_KINDS: Final = {"export": "export", "run": "daemon"}
+_FORKED: Final = "edge-"
+"""What the kernel calls a process that the fork server made, and the server itself, begins so."""
 
 
 def environment() -> dict[str, str]:
@@ -94,6 +91,10 @@ class Peak:
 
 
 def _kind(pid: int) -> str:
+    name = Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
+    if name.startswith(_FORKED):
+        kind = name.removeprefix(_FORKED)
+        return "worker" if kind in {"active", "candidate"} else kind
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     return next((kind for word, kind in _KINDS.items() if word in words), "other")
 

@@ -1,28 +1,15 @@
-"""The process of a back-test: ``python -m agent.app.backtester FD MEMORY_BYTES``.
+"""The process of a back-test: a worker that has the journal, too."""
 
-In the sandbox of a worker.
-"""
-
-import sys
+import socket
 
 from agent.inference import sandbox
-from agent.inference.worker import confined
 
 
-def main() -> None:
-    """Serve the socket from within the sandbox."""
-    sock = confined()
-
-    from agent.app.replaying import Replaying  # noqa: PLC0415 - NumPy and ONNX Runtime: only now
+def main(sock: socket.socket, memory_bytes: int) -> None:
+    """Serve the socket, with an address space of *memory_bytes*, until the daemon is gone."""
+    from agent.app.replaying import Replaying  # noqa: PLC0415 - NumPy and ONNX Runtime
     from agent.inference.serving import serve  # noqa: PLC0415
 
-    sandbox.limit_memory(int(sys.argv[2]))
+    sandbox.limit_memory(memory_bytes)
     with Replaying() as replaying:
-        try:
-            serve(sock, replaying.answer)
-        except (EOFError, ConnectionError):
-            return
-
-
-if __name__ == "__main__":
-    main()
+        serve(sock, replaying.answer)

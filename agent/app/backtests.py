@@ -11,7 +11,8 @@ from agent.core.backtest import Job
 from agent.core.ports import LoadedModel
 from agent.core.report import Report
 from agent.inference import wire
-from agent.inference.process import TooLate, WorkerDied, WorkerProcess, spawn
+from agent.inference.forks import ForkServer
+from agent.inference.process import TooLate, WorkerDied, WorkerProcess
 from agent.runtime.backtest import StepLost
 
 MEMORY_BYTES: Final = 400_000_000
@@ -21,10 +22,10 @@ _NO_SHAPE: Final = (0, 0, 0)
 
 
 @asynccontextmanager
-async def child(data_dir: Path) -> AsyncIterator["ChildProcess"]:
+async def child(data_dir: Path, forks: ForkServer) -> AsyncIterator["ChildProcess"]:
     """A process that reads the journal in *data_dir*; it is gone when this is left."""
     try:
-        process = spawn(MEMORY_BYTES, "backtest", "agent.app.backtester")
+        process = await forks.fork(MEMORY_BYTES, "backtest", "agent.app.backtester")
     except OSError as e:
         raise StepLost(f"no process can be started ({e.strerror})", again=False) from e
     try:

@@ -27,6 +27,7 @@ from agent.core.manifest import Manifest
 from agent.core.ports import Clock
 from agent.core.registry import Artifact, Offer, Registry
 from agent.core.stats import Part, Stats
+from agent.inference.forks import ForkServer
 from agent.inference.host import WorkerHost
 from agent.registries.directory import DirectoryRegistry
 from agent.registries.download import download
@@ -74,12 +75,13 @@ class Models:
             Belief(settings, store.state, clock, OwnKey(data_dir)),
         )
         downloads = data_dir / "downloads"
-        self.past = Past(settings, historian, Intake(artifacts, judge, download, downloads), clock)
-        self.host = WorkerHost(stats, clock)
+        intake, forks = Intake(artifacts, judge, download, downloads), ForkServer()
+        self.past = Past(settings, historian, intake, forks, clock)
+        self.host, self._forks = WorkerHost(stats, clock, forks=forks), forks
         self.host.on_quarantine = self._quarantined
         self.scoring = Scoring(self.host, pipeline.emit, self._history, clock, stats)
         self.switching = Switching(settings, self.host, self.scoring, pipeline.bring, self._served)
-        self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate")
+        self._candidates = WorkerHost(Part(stats, NAMED), clock, role="candidate", forks=forks)
         self.shadow = Shadow(
             self._candidates,
             pipeline.emit,
@@ -98,7 +100,7 @@ class Models:
             store.state,
             store.audit,
             Scene(
-                trial=lambda: WorkerHost(Stats(), clock, role="candidate"),
+                trial=lambda: WorkerHost(Stats(), clock, role="candidate", forks=forks),
                 windows=self.past.windows,
                 switch=self.switching.switch,
                 withdraw=self._withdraw,
@@ -157,6 +159,7 @@ class Models:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            stack.callback(self._forks.close)
             await stack.enter_async_context(self.host)
             await stack.enter_async_context(self._candidates)
             stack.push_async_callback(self._end_jobs)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from agent.core.reference import Reference
 from agent.core.registry import Artifact
 from agent.core.report import Report
 from agent.core.window import Fed
+from agent.inference.forks import ForkServer
 from agent.runtime.backtest import Limits, Means, backtest
 from agent.runtime.intake import Intake, bounded, read_manifest
 from agent.runtime.proof import check_inputs, check_needs
@@ -95,6 +97,7 @@ class Past:
         settings: As they are now.
         historian: Reads beside the journal, on a thread of its own.
         intake: Where the files of versions are.
+        forks: Where the processes of back-tests come from.
 
     Attributes:
         running: Model -> how far its back-test is, 0 to 1.
@@ -106,9 +109,10 @@ class Past:
         settings: Callable[[], Settings],
         historian: HistorianThread,
         intake: Intake,
+        forks: ForkServer,
         clock: Clock,
     ) -> None:
-        self._settings, self._historian = settings, historian
+        self._settings, self._historian, self._forks = settings, historian, forks
         self._intake, self._clock = intake, clock
         self._turn = asyncio.Lock()
         self.running: dict[str, float] = {}
@@ -187,7 +191,8 @@ class Past:
             self.running[model] = part
 
         limits = replace(self.limits, score_s=max(self.limits.score_s, section.deadline_s))
-        means = Means(lambda: child(Path(settings.data_dir)), fits, tell, self._clock, limits)
+        process = partial(child, Path(settings.data_dir), self._forks)
+        means = Means(process, fits, tell, self._clock, limits)
         async with self._turn:
             self.running[model] = 0.0
             try:

@@ -15,7 +15,8 @@ from agent.core.ports import Clock, LoadedModel, WorkerLost
 from agent.core.stats import Stats
 from agent.inference import wire
 from agent.inference.answers import check_shape, refused_load, results
-from agent.inference.process import WorkerDied, WorkerProcess, spawn
+from agent.inference.forks import ForkServer
+from agent.inference.process import WorkerDied, WorkerProcess
 from agent.inference.quarantine import Quarantine
 from agent.inference.spare import Spare
 
@@ -45,6 +46,9 @@ class WorkerHost:
     A model can be loaded aside: in a new worker, which takes the place of the present one, between
     two calls, when it is warm. The present one is then kept for a while, to take over at once.
 
+    Args:
+        forks: Where its workers come from, when others have theirs from there, too.
+
     Attributes:
         quarantined: Digest -> why it was taken out.
         on_quarantine: Called with digest and reason when a model is taken out.
@@ -57,8 +61,10 @@ class WorkerHost:
         *,
         role: str = "active",
         memory_bytes: int = 400_000_000,
+        forks: ForkServer | None = None,
     ) -> None:
         self._stats, self._clock, self._role, self._memory = stats, clock, role, memory_bytes
+        self._forks, self._own = forks or ForkServer(), forks is None
         self._quarantine = Quarantine(role, stats, clock, self._taken_out)
         self.quarantined = self._quarantine.why
         self.on_quarantine: Callable[[str, str], None] | None = None
@@ -77,6 +83,8 @@ class WorkerHost:
             await self._spare.leave()
             if worker is not None:
                 await worker.leave()
+        if self._own:
+            self._forks.close()
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +121,7 @@ class WorkerHost:
 
             async def beside() -> WorkerProcess:
                 while not fresh or fresh[-1].gone or not await self._reload(fresh[-1]):
-                    fresh.append(self._spawn())
+                    fresh.append(await self._spawn())
                 return fresh[-1]
 
             try:
@@ -235,16 +243,16 @@ class WorkerHost:
                 return worker
 
     async def _respawn(self, last: WorkerProcess | None) -> WorkerProcess:
-        self._worker = self._spare.take() or self._spawn()
+        self._worker = self._spare.take() or await self._spawn()
         if last is not None:
             self._stats.add("inference.restarts")
             log.warning("worker.replaced", role=self._role, reason=last.reason)
             await last.leave()
         return self._worker
 
-    def _spawn(self) -> WorkerProcess:
+    async def _spawn(self) -> WorkerProcess:
         try:
-            return spawn(self._memory, self._role)
+            return await self._forks.fork(self._memory, self._role)
         except OSError as e:
             raise WorkerLost(f"no worker can be started ({e.strerror})", code="E606") from e
 

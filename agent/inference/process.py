@@ -1,27 +1,14 @@
 """One worker process as the daemon sees it: a call at a time, a deadline each, a kill at worst."""
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, Final
-
-import structlog
+from typing import Final, Protocol
 
 from agent.inference import wire
-from agent.inference.sandbox import give_way
+from agent.inference.said import Said
 
-log = structlog.get_logger()
-
-_INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
-"""What a worker gets to know of the daemon's environment: no credentials, no notify socket."""
-
-_MAX_LINES: Final = 50
-_MAX_LINE: Final = 500
 _LEAVE_S: Final = 5.0
 
 
@@ -33,6 +20,23 @@ class TooLate(WorkerDied):
     """It was killed because it did not answer within the deadline."""
 
 
+class Child(Protocol):
+    """A process of ours."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL, if it was not waited for."""
+        ...
+
+    def wait(self) -> int:
+        """Exit code, or the number of the signal below zero, when it is over."""
+        ...
+
+
 class WorkerProcess:
     """A running worker and the socket to it.
 
@@ -42,19 +46,16 @@ class WorkerProcess:
         slots: Models it has loaded, by slot; kept by the owner.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], sock: socket.socket, said: IO[bytes], role: str
-    ) -> None:
-        self._process, self._sock, self._said, self._role = process, sock, said, role
+    def __init__(self, process: Child, sock: socket.socket, said: Said) -> None:
+        self._process, self._sock, self._said = process, sock, said
         self._loop = asyncio.get_running_loop()
         self._inbox = wire.Inbox(wire.REPLY, wire.MAX_REPLY_BYTES)
         self._waiter: asyncio.Future[tuple[bool, int, memoryview]] | None = None
         self._left, self._room_made = asyncio.Event(), asyncio.Event()
-        self._lines, self._late = 0, False
+        self._late = False
         self.gone, self.reason = False, ""
         self.slots: set[int] = set()
         self._loop.add_reader(sock, self._readable)
-        self._loop.add_reader(said, self._log_said)
 
     @property
     def pid(self) -> int:
@@ -167,61 +168,7 @@ class WorkerProcess:
         self._sock.close()
         self._process.kill()
         code = self._process.wait()  # short: a process closes its files last
-        self._log_said()
-        self._loop.remove_reader(self._said)
         self._said.close()
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._fail(f"the worker died ({name})")
         self._left.set()
-
-    def _log_said(self) -> None:
-        try:
-            text = os.read(self._said.fileno(), 65536)
-        except BlockingIOError:
-            return
-        if not text:
-            self._loop.remove_reader(self._said)
-        for line in text.decode(errors="replace").splitlines():
-            self._lines += 1
-            if self._lines <= _MAX_LINES:
-                log.warning("worker.said", role=self._role, text=line[:_MAX_LINE])
-
-
-def spawn(memory_bytes: int, role: str, module: str = "agent.inference.worker") -> WorkerProcess:
-    """Start a worker, or what *module* makes of one; `OSError` when the machine refuses."""
-    ours, theirs = socket.socketpair()
-    try:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [
-                *(sys.executable, "-P", "-m", module),
-                *(str(theirs.fileno()), str(memory_bytes)),
-            ],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-        )
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    said = process.stderr
-    if said is None:
-        raise OSError
-    if role != "active":  # nobody waits for its results: what serves goes before it
-        give_way(process.pid)
-    ours.setblocking(False)
-    os.set_blocking(said.fileno(), False)
-    log.info("worker.started", role=role, pid=process.pid)
-    return WorkerProcess(process, ours, said, role)
-
-
-def _environment() -> dict[str, str]:
-    """The worker's environment: it imports this very package, and phones nobody."""
-    env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    package = str(Path(__file__).parents[2])
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [package, env.get("PYTHONPATH", "")]))
-    env["ORT_DISABLE_TELEMETRY"] = env["OPENBLAS_NUM_THREADS"] = "1"
-    return env

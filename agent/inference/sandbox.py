@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
@@ -61,6 +63,25 @@ def confine() -> list[str]:
     if not _no_sockets(libc):
         missing.append("seccomp")
     return missing
+
+
+def die_with(parent: int) -> bool:
+    """End with process *parent*, whatever it dies of; False when that is not the parent any more.
+
+    A fork does not inherit it.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def adopt(*, orphans: bool) -> None:
+    """Whether processes below this one that lose their parent become its children."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0)
+
+
+def name(role: str) -> None:
+    """What `ps` and `top` call this process: 15 characters at most."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, role.encode()[:15], 0, 0, 0)
 
 
 def limit_memory(memory_bytes: int) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ import pytest
 from agent.core.errors import PermanentError
 from agent.core.ports import WorkerLost
 from agent.core.stats import Stats
+from agent.inference.forks import ForkServer
 from agent.inference.host import WorkerHost
-from agent.inference.process import spawn
 from agent.runtime.clock import SystemClock
 from simulators import models
 from tests.tools import until
@@ -212,9 +213,8 @@ def _network_calls(tmp_path, command):
 @pytest.mark.parametrize(("role", "nicer"), [("active", 0), ("candidate", 10), ("backtest", 10)])
 async def test_whose_results_nobody_waits_for_gives_way(role, nicer):
     """What serves has the priority of the daemon, everything else a lower one."""
-    worker = spawn(400_000_000, role)
-    try:
+    with closing(ForkServer()) as forks:
+        worker = await forks.fork(400_000_000, role)
         mine = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, worker.pid) == max(mine, nicer)
-    finally:
+        await until(lambda: os.getpriority(os.PRIO_PROCESS, worker.pid) == max(mine, nicer))
         await worker.leave()

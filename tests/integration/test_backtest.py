@@ -165,7 +165,7 @@ async def test_a_child_that_is_killed_costs_an_attempt(tmp_path):
 
 def backtesters():
     """Process ids of back-tests."""
-    return [pid for pid in children(os.getpid()) if b"app.backtester" in proc(pid, "cmdline")]
+    return [pid for pid in children(os.getpid()) if proc(pid, "comm") == b"edge-backtest\n"]
 
 
 def confined(pid):

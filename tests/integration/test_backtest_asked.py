@@ -1,6 +1,8 @@
 """Back-tests as they are asked for: by a person, by the life of a version, on real rows."""
 
 import json
+from contextlib import closing
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -14,6 +16,7 @@ from agent.core.decision import Decision
 from agent.core.report import QUANTILES
 from agent.core.tag import Tag, TagSet
 from agent.core.window import CountWindow, Fed
+from agent.inference.forks import ForkServer
 from agent.runtime.alarmdesk import AlarmDesk
 from agent.runtime.backtest import Means, backtest
 from simulators import models
@@ -130,8 +133,10 @@ async def test_real_rows_get_the_verdict_of_the_model_alone(tmp_path, real_data)
     machines = (("p", Fed((("p", names),), CountWindow(5))),)
     entrants = tuple(Entrant(v, v, Decision("score", 1.0)) for v in "01")
     job = Job("m", T0, T0 + HOUR * S, machines, entrants)
-    means = Means(lambda: child(tmp_path), lambda *_: None, lambda _: None, ManualClock())
-    report = await backtest(means, job, [path.read_bytes() for path in some])
+    with closing(ForkServer()) as forks:
+        process = partial(child, tmp_path, forks)
+        means = Means(process, lambda *_: None, lambda _: None, ManualClock())
+        report = await backtest(means, job, [path.read_bytes() for path in some])
     for side, wanted in zip((report.candidate, report.champion), scores, strict=True):
         assert (side.scored, side.flagged) == (len(wanted), int((wanted > 1.0).sum()))
         assert side.quantiles == pytest.approx(np.quantile(wanted, QUANTILES), rel=1e-5)

@@ -76,7 +76,9 @@ def test_what_is_heavy_comes_later():
     assert sorted(loaded("from agent.app import daemon") & set(LATER)) == []
 
 
-@pytest.mark.parametrize("module", ["agent.inference.worker", "agent.app.backtester"])
+@pytest.mark.parametrize(
+    "module", ["agent.inference.forkserver", "agent.inference.worker", "agent.app.backtester"]
+)
 def test_a_sandbox_comes_before_what_is_heavy(module):
     """The entry of a child process loads next to nothing before it is confined."""
     assert heavy(f"import {module}") == []
