@@ -43,13 +43,17 @@ def _beside(memory: dict[str, float]) -> dict[str, float]:
 
 
 def _memory(*, model: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Of the daemon and of its worker, after some time of steady state."""
+    """Of the daemon, and of its worker with what it was forked from, after some time of steady
+    state.
+    """
 
     async def run(made: Rig) -> tuple[dict[str, float], dict[str, float]]:
         async with flowing(made) as agent:
             await asyncio.sleep(SETTLE_S)
-            workers = [proc.memory_mb(pid) for pid in proc.children(agent.pid)]
-            return proc.memory_mb(agent.pid), workers[0] if workers else {}
+            some = [proc.memory_mb(pid) for pid in proc.children(agent.pid)]
+            whole = {kind: round(sum(one[kind] for one in some), 1) for kind in ("pss", "own")}
+            largest = max((one["rss"] for one in some), default=0.0)
+            return proc.memory_mb(agent.pid), whole | {"rss": largest}
 
     with rig("100ms") as made:
         if model:

@@ -24,7 +24,7 @@ from agent.config.windows import window
 from agent.core.detector import train
 from agent.core.errors import AgentError, PermanentError
 from agent.core.recording import Recording, cuts
-from agent.inference.sandbox import give_way
+from agent.inference.priority import give_way
 from agent.logs import configure
 from agent.storage import samples
 from agent.storage.historian import Historian

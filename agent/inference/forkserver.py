@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.inference import sandbox
+from agent.inference.priority import give_way
 
 PID: Final = struct.Struct("<i")
 """The answer to an order: a process id, or an error number below zero."""
@@ -97,7 +98,7 @@ def _work(order: bytes, sock: int, said: int) -> None:
         os._exit(1)
     sandbox.name(f"edge-{facts['role']}")
     if facts["role"] != "active":  # nobody waits for its results: what serves goes before it
-        sandbox.give_way()
+        give_way()
     with suppress(EOFError, ConnectionError):
         importlib.import_module(facts["module"]).main(socket.socket(fileno=sock), facts["memory"])
     os._exit(0)

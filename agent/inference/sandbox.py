@@ -6,7 +6,7 @@ import platform
 import resource
 import signal
 import struct
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,9 +34,6 @@ pidfd_send_signal and io_uring_setup (which could open sockets past the filter).
 """
 
 _X32: Final = 0x40000000
-
-_NICE: Final = 10
-"""A ninth of the time of a process at 0 that wants the same core (sched(7))."""
 
 
 class _Program(ctypes.Structure):
@@ -89,22 +86,13 @@ def limit_memory(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def give_way(pid: int = 0) -> None:
-    """Process *pid* (0: this one) runs when the agent leaves time.
-
-    Our unit refuses the call. There the agent's own loop goes first: `Nice=` in the unit, which
-    children do not inherit.
-    """
-    with suppress(PermissionError, ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
-
-
 def _no_sockets(libc: ctypes.CDLL) -> bool:
-    """The forbidden calls -> EPERM, by a seccomp filter that nothing can take off again."""
     known = _NUMBERS.get(platform.machine())
-    if known is None:
-        return False
-    arch, forbidden = known
+    return known is not None and refuse(libc, *known)
+
+
+def refuse(libc: ctypes.CDLL, arch: int, forbidden: Sequence[int]) -> bool:
+    """The forbidden calls -> EPERM, by a seccomp filter that nothing can take off again."""
     n = len(forbidden)
     steps = [
         (_LOAD_WORD, 0, 0, 4),  # the architecture

@@ -9,17 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-from agent.inference.sandbox import give_way
-
 WITHIN_S: Final = 300.0
 
 
 async def start(words: Sequence[str], errors: IO[bytes], folder: str | None = None) -> Process:
     """The command *words*, in *folder*; its complaints go to *errors*."""
-    command = (sys.executable, "-m", "agent", *words)
-    child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=errors, cwd=folder)
-    give_way(child.pid)
-    return child
+    command = (sys.executable, "-m", "agent.cli.aside", *words)
+    return await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=errors, cwd=folder)
 
 
 async def end(child: Process) -> None:
