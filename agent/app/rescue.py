@@ -256,6 +256,8 @@ class Rescue:
                 "lineage": "",
                 "holds_h": None,
                 "classes": {},
+                "bytes": None,
+                "quota_set": False,
             },
             "system": {
                 "cpu_percent": None,

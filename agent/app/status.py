@@ -52,6 +52,8 @@ def status(daemon: "Daemon") -> dict[str, Any]:
             "lineage": daemon.store.journal.lineage,
             "holds_h": holds_h(daemon),
             "classes": daemon.store.journal.classes(),
+            "bytes": daemon.stats.values.get("journal.bytes"),
+            "quota_set": bool(settings.journal.quota.model_fields_set),
         },
         "system": {
             "cpu_percent": _own(daemon, "cpu_percent"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.cli.args import OK, add_daemon, add_json, data_dir, find_socket
+from agent.cli.args import CONFIG, OK, add_daemon, add_json, data_dir, find_socket
 from agent.cli.client import ask
 from agent.cli.table import records
 from agent.core.errors import AgentError
@@ -52,7 +52,7 @@ def _rows(args: Namespace) -> list[dict[str, Any]]:
 
 
 def _room(args: Namespace) -> list[dict[str, Any]]:
-    """What each class takes, and of a running agent its quota, bytes."""
+    """What each class takes, and its quota, bytes; of a resting agent as its file says."""
     try:
         classes = ask(find_socket(args), "status")["journal"]["classes"]
     except AgentError as e:
@@ -60,11 +60,31 @@ def _room(args: Namespace) -> list[dict[str, Any]]:
             raise
         from agent.storage.summary import classes_on_disk  # noqa: PLC0415 - only when needed
 
-        return _read(classes_on_disk, data_dir(args))
+        quota = _quotas(args)
+        classes = {
+            row["class"]: {"bytes": row["bytes"], **quota.get(row["class"], {})}
+            for row in _read(classes_on_disk, data_dir(args))
+        }
     return [
-        {"class": kind, **one, "percent": round(100 * one["bytes"] / max(one["quota"], 1))}
+        {"class": kind, **one, **_percent(one["bytes"], one.get("quota"))}
         for kind, one in classes.items()
     ]
+
+
+def _percent(size: int, quota: int | None) -> dict[str, int]:
+    return {} if quota is None else {"percent": round(100 * size / max(quota, 1))}
+
+
+def _quotas(args: Namespace) -> dict[str, dict[str, int]]:
+    """Of each class, as the file says; empty when it cannot be used."""
+    from agent.config.load import ConfigProblems, load  # noqa: PLC0415 - pydantic takes its time
+    from agent.plugins import installed  # noqa: PLC0415
+
+    try:
+        journal = load(Path(args.config or CONFIG), installed()).journal
+    except (ConfigProblems, AgentError):
+        return {}
+    return {kind: {"quota": round(x * journal.max_size)} for kind, x in journal.shares.items()}
 
 
 def _from_disk(folder: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ _DOUBTFUL: Final = {
 _SOUND: Final = {"good", "not_applicable"}
 _ITS_OWN: Final = "agent/"
 _TEXT_WIDTH: Final = 30
+_NEAR: Final = 80.0
+"""Percent of its quota from which on a class of rows is near it."""
 
 
 def page(status: Facts, *, tags: int | None = 40, colours: bool | None = None) -> str:
@@ -58,7 +60,7 @@ class _Paint:
         self._on = on
 
     def __call__(self, text: str, colour: str) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._on and text else text
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._on and text and colour else text
 
     def state(self, text: str) -> str:
         """A state word in the colour of what it means."""
@@ -88,6 +90,8 @@ def _head(s: Facts, paint: _Paint) -> str:
     ]
     if journal.get("bytes") is not None:
         facts.append(f"{_megabytes(journal['bytes'])} on disk")
+    if journal.get("holds_h") is not None:
+        facts.append(f"holds {age(3600.0 * journal['holds_h'])}")
     if system.get("rss_bytes") is not None:
         facts.append(f"memory {_megabytes(system['rss_bytes'])}")
     if system.get("cpu_percent") is not None:
@@ -99,7 +103,23 @@ def _head(s: Facts, paint: _Paint) -> str:
         f"  loaded {when(config.get('loaded_at'))}{good}"
     )
     more = (paint(text, _YELLOW) for text in _config_news(config))
-    return "\n".join([first, second, "  ".join(facts), *more])
+    room = [text] if (text := _room(journal, paint)) else []
+    return "\n".join([first, second, "  ".join(facts), *room, *more])
+
+
+def _room(journal: Facts, paint: _Paint) -> str:
+    """What each class of rows takes of its quota: when somebody has set one, or one is near it."""
+    parts = {
+        kind: 100.0 * one["bytes"] / max(one["quota"], 1)
+        for kind, one in journal.get("classes", {}).items()
+    }
+    if not (journal.get("quota_set") or any(part >= _NEAR for part in parts.values())):
+        return ""
+    shown = (
+        paint(f"{kind} {part:.0f} %", _YELLOW if part >= _NEAR else "")
+        for kind, part in parts.items()
+    )
+    return "of their quota " + ", ".join(shown) if parts else ""
 
 
 def _config_news(config: Facts) -> Iterator[str]:

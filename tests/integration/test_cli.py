@@ -213,7 +213,9 @@ async def test_outbox_asks_the_agent(tmp_path: Path) -> None:
 
 
 async def test_outbox_shows_the_room_of_each_class(tmp_path: Path) -> None:
-    """What each class takes, beside its quota; from the disk of a resting agent without."""
+    """What each class takes, beside its quota; of a resting agent as its file says, if it can be
+    used.
+    """
     agent = Agent()
     agent.status["journal"] = {"classes": {"values": {"bytes": 250, "quota": 1000}}}
     async with running(tmp_path, agent) as path:
@@ -232,6 +234,32 @@ async def test_outbox_shows_the_room_of_each_class(tmp_path: Path) -> None:
     room = {row["class"]: row["bytes"] for row in json.loads(done.stdout)}
     assert room.pop("alarms") > 0
     assert room == {"values": 0, "results": 0, "batch": 0, "metrics": 0}
+    config.write_text(
+        f"version: 1\ngateway: {{id: g}}\ndata_dir: {tmp_path}\n"
+        "journal: {max_size: 100MB, quota: {values: 40%}}\n"
+    )
+    done = await edge_agent("outbox", "--room", "-c", config)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["CLASS", "BYTES", "QUOTA", "PERCENT"]
+    assert ["values", "0", "40000000", "0"] in lines
+
+
+@pytest.mark.parametrize(
+    ("journal", "line"),
+    [
+        ({"classes": {"values": {"bytes": 10, "quota": 100}}}, ""),
+        ({"classes": {}, "quota_set": True}, ""),
+        ({"classes": {"values": {"bytes": 85, "quota": 100}, "batch": {"bytes": 1, "quota": 100}}},
+         "of their quota values 85 %, batch 1 %"),
+        ({"classes": {"values": {"bytes": 10, "quota": 100}}, "quota_set": True},
+         "of their quota values 10 %"),
+    ],
+)  # fmt: skip
+def test_the_page_tells_of_the_room(journal, line):
+    """Bytes, the hours they last, and of the classes of rows when there is something to tell."""
+    told = page(STATUS | {"journal": STATUS["journal"] | {"holds_h": 49.5} | journal})
+    assert "journal durable, epoch 4  1.0 MB on disk  holds 2 d 1 h" in told
+    assert [x for x in told.splitlines() if "quota" in x] == ([line] if line else [])
 
 
 async def test_outbox_of_a_resting_agent_is_read_from_its_disk(tmp_path: Path) -> None:
