@@ -159,12 +159,29 @@ def test_every_view_for_everybody(chromium, gateway, scheme):
 
 
 def test_on_a_phone_nothing_sticks_out(chromium, gateway):
-    """360 pixels wide: tables scroll in their card, the page does not."""
+    """360 pixels wide: a row of a table is a card, each cell of it is on the screen."""
     with tab(chromium, viewport={"width": 360, "height": 640}) as one:
         for view in VIEWS:
             one.goto(f"{gateway.url}/#{view}")
             one.locator("main h1").wait_for()
             assert one.evaluate("document.documentElement.scrollWidth") <= 360, view
+            edges = "(cells) => cells.map((c) => c.getBoundingClientRect().right)"
+            assert max(one.locator("main td").evaluate_all(edges), default=0) <= 360, view
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_dead_sensor_is_seen_at_a_glance(chromium, tmp_path, width):
+    """The first view names the tag, its quality and what the device says; one click says why."""
+    with Gateway(tmp_path) as own, tab(chromium, viewport={"width": width, "height": 800}) as one:
+        own.image.hole = range(2, 4)
+        one.goto(own.url)
+        dead = one.locator("main .card", has_text="Tags without a usable value")
+        dead.get_by_text("bad_config").wait_for()
+        assert dead.get_by_role("button").first.text_content() == "d/temp"
+        one.get_by_text("illegal data address").first.wait_for()
+        dead.get_by_role("button", name="Why").click()
+        one.get_by_role("dialog").get_by_text("holding, wire 2").first.wait_for()
+        assert one.wrong == []
 
 
 def test_by_keyboard(chromium, gateway):

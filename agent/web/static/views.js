@@ -6,6 +6,8 @@ import { openBacktest, openTrend } from "./trend.js";
 import { age, local, number, when, word } from "./words.js";
 
 const USABLE = (q) => q === "good" || q.startsWith("uncertain") || q === "substituted";
+// What somebody should look at: neither usable, nor without a value for a known reason.
+const TROUBLE = (q) => !USABLE(q) && q !== "not_applicable" && q !== "out_of_service";
 const quality = (q) => (q === "good" ? "good" : USABLE(q) ? "warn" : "bad");
 
 // Rows by key, made once and written cell by cell afterwards.
@@ -39,12 +41,16 @@ function plain(width, facts, ...last) {
 }
 
 function listing(main, caption, head, make, entries) {
-  const body = h("tbody");
+  const body = h("tbody"), labels = head.map((text) => text.replace(/^#/, ""));
   const found = table(caption, head, []);
   found.tBodies[0].replaceWith(body);
   const empty = h("p", { class: "faint" }, word("none"));
   main.append(h("div", { class: "card" }, found, empty));
-  const show = rows(body, make);
+  const show = rows(body, (key) => {
+    const row = make(key);
+    labels.forEach((text, i) => { if (i && text) row.element.cells[i].dataset.label = text; });  // on a phone
+    return row;
+  });
   return (agent) => {
     const some = agent.state ? entries(agent) : [];
     empty.hidden = some.length > 0;
@@ -76,6 +82,7 @@ function overview(main) {
   const reasons = h("ul"), warnings = h("ul"), facts = h("p", { class: "faint" });
   const warned = h("div", { class: "card" }, h("h2", {}, word("warnings")), warnings);
   main.append(h("h1", {}, word("overview")), h("div", { class: "card" }, reasons, facts), warned);
+  const bad = tagList(main, word("badTags"), (agent) => [...agent.tags].filter(([, tag]) => TROUBLE(tag.q)));
   const devices = deviceList(main), alarms = alarmList(main);
   const texts = (list, some) => {
     if (list.dataset.of === some.join("\n")) return;
@@ -90,6 +97,7 @@ function overview(main) {
     warned.hidden = s.warnings.length === 0;
     const memory = s.system.rss_bytes === null ? "-" : `${(s.system.rss_bytes / 1e6).toFixed(0)} MB`;
     put(facts, `${word("up")} ${age(s.uptime_s)} | ${word("cpu")} ${number(s.system.cpu_percent, 2)} % | ${word("memory")} ${memory}`);
+    bad(agent);
     devices(agent);
     alarms(agent);
   };
@@ -126,7 +134,14 @@ function alarmList(main) {
 function tags(main) {
   const filter = h("input", { type: "search", id: "filter", placeholder: word("filter"), "aria-label": word("filter") });
   main.append(h("h1", {}, word("tags")), h("div", { class: "row" }, filter));
-  const list = listing(main, word("tags"),
+  const part = (own) => (agent) => [...agent.tags].filter(([name]) =>
+    name.startsWith("agent/") === own && name.toLowerCase().includes(filter.value.toLowerCase()));
+  const plant = tagList(main, word("tags"), part(false)), own = tagList(main, word("ownTags"), part(true));
+  return (agent) => { plant(agent); own(agent); };
+}
+
+function tagList(main, caption, chosen) {
+  return listing(main, caption,
     [word("tag"), `#${word("value")}`, word("unit"), word("quality"), `#${word("age")}`, ""],
     (name) => {
       const value = h("td", { class: "number" }), unit = h("td"), q = h("td"), old = h("td", { class: "number" });
@@ -146,12 +161,15 @@ function tags(main) {
         },
       };
     },
-    (agent) => {
-      const part = filter.value.toLowerCase();
-      return [...agent.tags].filter(([name]) => name.toLowerCase().includes(part))
-        .map(([name, tag]) => [name, [tag, agent.offset]]);
-    });
-  return list;
+    (agent) => chosen(agent).map(([name, tag]) => [name, [tag, agent.offset]]));
+}
+
+// A fact of `explain`: a sample, a list, or plain.
+function spelt(fact) {
+  if (typeof fact !== "object") return String(fact);
+  if (Array.isArray(fact)) return fact.join(", ");
+  if (fact.ts_ns === undefined) return JSON.stringify(fact);
+  return `${number(fact.value)} ${fact.unit} ${fact.q}, ${age(fact.age_s)}`;
 }
 
 // Where a tag comes from, how it is decoded, how it fares and why: `edge-agent explain`.
@@ -162,7 +180,7 @@ async function openReason(name) {
   try {
     const told = await ask("explain", { tag: name });
     body.textContent = Object.entries(told).filter(([, v]) => v !== null && v !== "")
-      .map(([k, v]) => `${k}: ${typeof v === "object" ? JSON.stringify(v) : v}`).join("\n");
+      .map(([k, v]) => `${k}: ${spelt(v)}`).join("\n");
     const button = action("read", "technician", "read", () => ({ tag: name }));
     if (button) read.prepend(button);
   } catch (error) {
