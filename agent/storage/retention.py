@@ -89,8 +89,8 @@ class Retention:
         self, db: Database, limits: Limits, clock: Clock, free: int, classes: Mapping[str, int]
     ) -> Victims:
         """What is beyond a limit. Of the classes that have more than their share: files delivered
-        to everybody first, then the oldest rows, then those around labelled alarms. Alarms go only
-        beyond their own share.
+        to everybody first, then the oldest, then those around labelled alarms; when no file is
+        left, rows of the tables, delivered ones first. Alarms go only beyond their own share.
 
         *free* is the room on the disk, *classes* what each takes (`used`): bytes. When the disk is
         short the journal only makes room for itself, so that it grows no more. By age nothing goes
@@ -113,9 +113,8 @@ class Retention:
         if found.rows or clock.state != "synced":
             return found
         now_ns = clock.wall_ns()
-        return _oldest(
-            db, now_ns - int(limits.keep_s * 1e9), now_ns - int(limits.keep_labelled_s * 1e9)
-        )
+        keeps = (limits.keep_s, limits.keep_labelled_s)
+        return _oldest(db, *(max(0, now_ns - int(keep_s * 1e9)) for keep_s in keeps))
 
     def room(self, db: Database, need: int, limits: Limits) -> Victims:
         """Files to unlink at once, since the disk is full and no commit is possible. When those
@@ -146,22 +145,24 @@ class Retention:
         return need
 
     def _biggest(self, db: Database, need: int, spare: int, excess: Excess, found: Victims) -> None:
-        """Files, then the oldest blocks of the head, that together give *need* bytes. Those of the
-        head only leave pages that hold nothing: while *spare* bytes of them are there, others come
-        into these.
+        """Files, then blocks of the head, that together give *need* bytes. Those of the head only
+        leave pages that hold nothing: while *spare* bytes of them are there, others come into
+        these.
         """
         need = self._files(db, need, found, excess.gives) - spare
-        if need <= 0:
-            return
-        for stream, epoch, first, last, t0, t1, size in db.conn.execute(
-            "SELECT stream, epoch, first, last, t0, t1, length(data) FROM head ORDER BY id"
-        ):
-            if need <= 0 or len(found.rows) >= MANY:
-                break
-            name = db.name(stream)
-            if excess.gives(class_of(name), size + ROW_BYTES):
-                found.rows.append(Victim((name, epoch, first, last), t0, t1))
-                need -= size + ROW_BYTES
+        for done in (True, False):
+            for stream, epoch, first, last, t0, t1, size in db.conn.execute(
+                "SELECT stream, epoch, first, last, t0, t1, length(data) FROM head ORDER BY id"
+            ):
+                if need <= 0 or len(found.rows) >= MANY:
+                    return
+                name = db.name(stream)
+                owed = (name, epoch, first, last)
+                if self._delivered(owed) is not done:
+                    continue
+                if excess.gives(class_of(name), size + ROW_BYTES):
+                    found.rows.append(Victim(owed, t0, t1))
+                    need -= size + ROW_BYTES
 
     def _many_alarms(self, db: Database, need: float, found: Victims) -> None:
         """Alarm events beyond their share: delivered ones first, then the oldest."""
