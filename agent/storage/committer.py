@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import shutil
 import sqlite3
 import time
 from collections import deque
@@ -21,14 +20,15 @@ from agent.storage.database import COUNTER, FILE, Database, thread_wrote
 from agent.storage.opening import is_broken, is_full, open_database
 from agent.storage.pace import Pace
 from agent.storage.queued import QUEUE_BYTES, shed, weight
-from agent.storage.removal import DropFile, Removal
-from agent.storage.retention import MANY, Op, Retention
-from agent.storage.room import PARTS, TABLES, allowed, give_back, taken
+from agent.storage.removal import DropFile
+from agent.storage.retention import Op
+from agent.storage.room import PARTS, TABLES
 from agent.storage.rows import ALARMS, Owed, delete_from, insert_alarm, insert_block, runs
 from agent.storage.schema import VERSION
 from agent.storage.sealing import Head, seal_due
 from agent.storage.setup import Setup
-from agent.storage.told import Commit, Entry, Space, Told
+from agent.storage.tidying import Tidying
+from agent.storage.told import Commit, Entry, Told
 
 log = structlog.get_logger()
 
@@ -36,11 +36,6 @@ _BLOCK: Final = 4096
 
 _GROUP: Final = 16_000_000
 """A small journal takes so many bytes of them at once, or an eighth of what it may hold."""
-
-_ROOM: Final = 8_000_000
-"""Bytes that are freed when the disk is full."""
-
-_FIRST_TIDY_S: Final = 10.0
 
 _NO_DATA: Final = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
 """What a record of wrong types raises on its way into the file."""
@@ -77,9 +72,8 @@ class Committer:
         self.retry_at = 0.0
         self._head: Head
         self._notes = Notes()
-        self._retention = Retention(told.delivered)
-        self._once_open = self._broken = self._going = False
-        self._tidy_at = time.monotonic() + min(setup.tidy_s, _FIRST_TIDY_S)
+        self._tidying = Tidying(setup, told, post)
+        self._once_open = self._broken = False
         self._seal_at = 0.0
 
     def take(self, entries: list[Entry], ops: dict[Hashable, Op]) -> None:
@@ -102,7 +96,7 @@ class Committer:
         if self.db is not None and not self.holds:
             self._commit(self.db)
         if self.db is not None and not self.holds:
-            self._look(self.db)
+            self._tidy(self.db)
 
     def crowded(self) -> bool:
         """Have the tables more than their part, and is something to be sealed? Then that is done
@@ -138,7 +132,7 @@ class Committer:
         if damaged:
             self._post(self._told.lost, damaged)
         if damaged is not None:
-            self._look(self.db)
+            self._tidy(self.db)
         return damaged is not None
 
     def open(self) -> None:
@@ -195,7 +189,8 @@ class Committer:
         """The disk refused: close, for what a failed fsync left there is unknown; try again."""
         if self.db is not None:
             if is_full(error):
-                self._make_room(self.db)
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    self._tidying.make_room(self.db, self.limits)
             self.db.close()
             self.db = None
         self.work.again = True
@@ -203,16 +198,6 @@ class Committer:
         retry_s = self._setup.retry_s
         self.retry_at = time.monotonic() + (min(retry_s, 1.0) if self._broken else retry_s)
         self._post(self._told.refused, str(error))
-
-    def _make_room(self, db: Database) -> None:
-        """A full disk takes no commit, not even one that deletes; a file can be unlinked."""
-        with contextlib.suppress(sqlite3.Error, OSError):
-            db.conn.rollback()
-            victims = self._retention.room(db, _ROOM, self.limits)
-            for number in victims.files:
-                db.files.unlink(number)
-            if victims.files:
-                self._post(self._told.evict, victims)
 
     def _release(self, db: Database) -> bool:
         """The agent is ready: the file becomes one of this version, if it is not yet."""
@@ -242,8 +227,8 @@ class Committer:
                 (self._notes.settle if settle else self._notes.beside)(conn)
                 for op in work.ops.values():
                     op(conn)
+            self._tidying.gone(work.ops.values())
             for op in work.ops.values():
-                self._going = self._going and not isinstance(op, Removal)
                 if isinstance(op, DropFile):
                     db.files.unlink(op.number)
         except (sqlite3.Error, OSError) as e:
@@ -299,34 +284,8 @@ class Committer:
         if gone:
             self._post(self._told.dropped, gone)
 
-    def _look(self, db: Database) -> None:
-        """Tidy when it is time, and when there is too much; what must go is told once."""
+    def _tidy(self, db: Database) -> None:
         try:
-            if time.monotonic() >= self._tidy_at or (
-                not self._going and taken(db) > allowed(db, self.limits.max_size)
-            ):
-                self._tidy(db)
+            self._tidying.look(db, self.limits, self._head.rows())
         except (sqlite3.Error, OSError) as e:
             self.fail(e)
-
-    def _tidy(self, db: Database) -> None:
-        """Look for what must go; the loop says who still waited for it, the next commit deletes."""
-        self._tidy_at = time.monotonic() + self._setup.tidy_s
-        free = shutil.disk_usage(self._path.parent).free
-        reserve.keep(self._path.parent, free - self.limits.min_free)
-        bound = allowed(db, self.limits.max_size)
-        if (taken(db) > bound or free < self.limits.min_free) and give_back(
-            db, self.limits.max_size, free
-        ):
-            bound = allowed(db, self.limits.max_size)
-        tables, sealed = sum(db.space()), db.files.size()
-        room = min(bound, tables + sealed + free - self.limits.min_free)
-        used = self._retention.used(db)
-        space = Space(tables, sealed, max(0, room), self._head.rows(), used)
-        self._post(self._told.measured, space)
-        victims = self._retention.find(db, self.limits, self._clock, free, used)
-        if victims.rows:
-            if len(victims.rows) >= MANY:
-                self._tidy_at = time.monotonic() + min(1.0, self._setup.tidy_s)
-            self._going = True
-            self._post(self._told.evict, victims)

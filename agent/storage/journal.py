@@ -21,11 +21,11 @@ from agent.storage.ranges import Marks, Ranges
 from agent.storage.reading import Reading, read_last
 from agent.storage.rebase import SYNCED, UNSYNCED, remember_step
 from agent.storage.removal import DropAlarms, DropFile, DropRows, Removal
-from agent.storage.retention import Victims, contiguous
 from agent.storage.rows import ALARMS, Owed
 from agent.storage.setup import Setup
 from agent.storage.state import SqlState
 from agent.storage.told import Commit, Space
+from agent.storage.victims import Victims, contiguous
 from agent.storage.writer import Writer
 
 log = structlog.get_logger()

@@ -1,30 +1,19 @@
-"""Retention: what must go, and what is remembered of it."""
+"""Retention: what must go for want of room, and in which order."""
 
-import json
 import sqlite3
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from agent.core.classes import BULK, class_of
-from agent.core.pins import NAMESPACE
 from agent.core.ports import Clock
+from agent.storage.ages import pinned_files, too_old
 from agent.storage.database import Database
 from agent.storage.quotas import ALARM, EVENT_BYTES, ROW_BYTES, Excess, in_tables
 from agent.storage.room import allowed, taken
 from agent.storage.rows import ALARMS, Owed
-
-MANY: Final = 5000
-"""Blocks that go at once; the rest follows soon."""
+from agent.storage.victims import MANY, Victim, Victims, choose, of_file
 
 _MARGIN: Final = 8_000_000
-
-_STEPS: Final = "coalesce((SELECT sum(step) FROM clock WHERE clock.epoch = r.epoch), 0)"
-"""What an unsynced clock was behind, at most."""
-
-_WRONG_NS: Final = 1_577_836_800 * 10**9
-"""2020: times before it are of a clock that was never set. Such rows go for want of room only."""
 
 Op = Callable[[sqlite3.Connection], None]
 """Part of a commit."""
@@ -47,24 +36,6 @@ class Limits(Protocol):
     def wear_per_day(self) -> int: ...
     @property
     def shares(self) -> Mapping[str, float]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """Rows that must go: a block, or an alarm event."""
-
-    owed: Owed
-    t0: int
-    t1: int
-
-
-@dataclass(slots=True)
-class Victims:
-    """What must go, and why: ``size``, ``disk`` or ``age``. Files go as a whole."""
-
-    reason: str
-    rows: list[Victim] = field(default_factory=list)
-    files: list[int] = field(default_factory=list)
 
 
 class Retention:
@@ -114,7 +85,7 @@ class Retention:
             return found
         now_ns = clock.wall_ns()
         keeps = (limits.keep_s, limits.keep_labelled_s)
-        return _oldest(db, *(max(0, now_ns - int(keep_s * 1e9)) for keep_s in keeps))
+        return too_old(db, *(max(0, now_ns - int(keep_s * 1e9)) for keep_s in keeps))
 
     def room(self, db: Database, need: int, limits: Limits) -> Victims:
         """Files to unlink at once, since the disk is full and no commit is possible. When those
@@ -132,16 +103,16 @@ class Retention:
         """Files of classes that must give, *need* bytes together, delivered ones first; how many
         bytes are missing.
         """
-        files = {n: _of_file(db, n) for n in sorted(db.files.known) if n not in found.files}
+        files = {n: of_file(db, n) for n in sorted(db.files.known) if n not in found.files}
         done = {n for n, rows in files.items() if all(self._delivered(v.owed) for v in rows)}
-        pinned = _pinned(db)
+        pinned = pinned_files(db)
         for number in sorted(files, key=lambda n: (n in pinned, n not in done, n)):
             if need <= 0:
                 break
             size = db.files.known[number].bytes
             if gives(db.files.kinds[number], size):
                 need -= size
-                _choose(db, number, files[number], found)
+                choose(db, number, files[number], found)
         return need
 
     def _biggest(self, db: Database, need: int, spare: int, excess: Excess, found: Victims) -> None:
@@ -186,98 +157,3 @@ def _excess(classes: Mapping[str, int], need: int, limits: Limits) -> Excess:
     """What each class has too much when all of them must give *need* bytes."""
     room = sum(classes[kind] for kind in BULK) - need
     return Excess(classes, room, limits.max_size, limits.shares)
-
-
-def contiguous(victims: list[Victim]) -> list[list[Victim]]:
-    """Victims of one stream that follow each other: one gap, not many."""
-    found: dict[tuple[str, int], list[list[Victim]]] = {}
-    for v in victims:
-        stream, epoch, first, _ = v.owed
-        runs = found.setdefault((stream, epoch), [])
-        if runs and runs[-1][-1].owed[3] + 1 == first:
-            runs[-1].append(v)
-        else:
-            runs.append([v])
-    return [run for runs in found.values() for run in runs]
-
-
-def _of_file(db: Database, number: int) -> list[Victim]:
-    return [
-        Victim((db.name(stream), epoch, first, last), t0, t1)
-        for stream, epoch, first, last, t0, t1 in db.conn.execute(
-            "SELECT stream, epoch, first, last, t0, t1 FROM sealed WHERE file = ?"
-            " ORDER BY stream, epoch, last",
-            (number,),
-        )
-    ]
-
-
-def _choose(db: Database, number: int, rows: list[Victim], found: Victims) -> None:
-    """A file goes; nothing is appended to it any more, for that would go unnoticed with it."""
-    db.files.leave(number)
-    found.files.append(number)
-    found.rows += rows
-
-
-def _pinned(db: Database) -> set[int]:
-    """Files that hold rows around an alarm that somebody has labelled. One pass over the blocks,
-    however many labels there are: commits wait meanwhile.
-    """
-    spans = _merged(db.conn.execute("SELECT json FROM state WHERE ns = ?", (NAMESPACE,)))
-    if not spans:
-        return set()
-    ends = [last for _, last in spans]
-    found: set[int] = set()
-    for number, t0, t1 in db.conn.execute("SELECT file, t0, t1 FROM sealed"):
-        at = bisect_left(ends, t0)
-        if at < len(spans) and spans[at][0] <= t1:
-            found.add(number)
-    return found
-
-
-def _merged(spans: Iterable[tuple[str]]) -> list[tuple[int, int]]:
-    """JSON of (first, last) as times that follow each other without overlap."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted(json.loads(text) for (text,) in spans):
-        if found and first <= found[-1][1]:
-            found[-1] = found[-1][0], max(last, found[-1][1])
-        else:
-            found.append((first, last))
-    return found
-
-
-def _oldest(db: Database, before_ns: int, labelled_before_ns: int) -> Victims:
-    """Files, blocks of the head and alarm events that ended before a time; files with rows around
-    labelled alarms before a time of their own.
-    """
-    found = Victims("age")
-    old = db.conn.execute(
-        "SELECT file, max(t1) FROM sealed GROUP BY file HAVING max(t1) < ?", (before_ns,)
-    ).fetchall()
-    pinned = _pinned(db) if old else set()
-    for number, _ in old:
-        (end_ns,) = db.conn.execute(
-            f"SELECT max(t1 + {_STEPS}) FROM sealed r WHERE file = ?",  # noqa: S608
-            (number,),
-        ).fetchone()
-        if not _WRONG_NS < end_ns < before_ns:
-            continue
-        if number not in pinned or end_ns < labelled_before_ns:
-            _choose(db, number, _of_file(db, number), found)
-    for stream, epoch, first, last, t0, t1 in db.conn.execute(
-        f"SELECT stream, epoch, first, last, t0, t1 + {_STEPS} FROM head r"  # noqa: S608
-        " ORDER BY id LIMIT ?",
-        (MANY,),
-    ):
-        if not _WRONG_NS < t1 < before_ns:
-            break
-        found.rows.append(Victim((db.name(stream), epoch, first, last), t0, t1))
-    found.rows += [
-        Victim((ALARMS, epoch, seq, seq), t, t)
-        for epoch, seq, t in db.conn.execute(
-            f"SELECT epoch, seq, t FROM alarms r WHERE t + {_STEPS} > ? AND t + {_STEPS} < ?"  # noqa: S608
-            " ORDER BY epoch, seq LIMIT ?",
-            (_WRONG_NS, before_ns, MANY),
-        )
-    ]
-    return found

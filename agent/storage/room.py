@@ -40,16 +40,14 @@ def allowed(db: Database, max_size: int) -> int:
     return max_size - min(beside, max_size // _BESIDE)
 
 
-def give_back(db: Database, max_size: int, free: int) -> bool:
+def give_back(db: Database, max_size: int, free: int) -> None:
     """Make the tables' file as short as what is in it, where that is cheap: no more is rewritten
-    than is won, and the disk has *free* bytes for it. Whether it was done.
+    than is won, and the disk has *free* bytes for it.
 
     SQLite keeps pages that hold nothing. That it gave them back by itself (``auto_vacuum``) would
     cost 1.7 % more bytes to the flash with every commit, and never help a file that is there.
     """
     used, spare = db.space()
     long = min(max(_WORTH, max_size // (2 * PARTS)), _LONG)
-    if spare < max(used, min(_WORTH, max_size // TABLES)) or used > min(long, free // 2):
-        return False
-    db.compact()
-    return True
+    if spare >= max(used, min(_WORTH, max_size // TABLES)) and used <= min(long, free // 2):
+        db.compact()

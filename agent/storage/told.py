@@ -7,8 +7,8 @@ from typing import Protocol
 from agent.core.ports import Stored
 from agent.storage.acked import Acked
 from agent.storage.opening import Found
-from agent.storage.retention import Victims
 from agent.storage.rows import Owed
+from agent.storage.victims import Victims
 
 Entry = tuple[Stored, Callable[[], None] | None]
 
