@@ -187,16 +187,18 @@ class Committer:
 
     def fail(self, error: sqlite3.Error | OSError) -> None:
         """The disk refused: close, for what a failed fsync left there is unknown; try again."""
+        room = False
         if self.db is not None:
             if is_full(error):
                 with contextlib.suppress(sqlite3.Error, OSError):
-                    self._tidying.make_room(self.db, self.limits)
+                    room = self._tidying.make_room(self.db, self.limits)
             self.db.close()
             self.db = None
         self.work.again = True
         self._broken = self._broken or is_broken(error)
         retry_s = self._setup.retry_s
-        self.retry_at = time.monotonic() + (min(retry_s, 1.0) if self._broken else retry_s)
+        soon = self._broken or room
+        self.retry_at = time.monotonic() + (min(retry_s, 1.0) if soon else retry_s)
         self._post(self._told.refused, str(error))
 
     def _release(self, db: Database) -> bool:

@@ -87,26 +87,35 @@ class Retention:
         keeps = (limits.keep_s, limits.keep_labelled_s)
         return too_old(db, *(max(0, now_ns - int(keep_s * 1e9)) for keep_s in keeps))
 
-    def room(self, db: Database, need: int, limits: Limits) -> Victims:
-        """Files to unlink at once, since the disk is full and no commit is possible. When those
-        beyond a share are too few, any: what is in tables gives no room now.
+    def room(self, db: Database, need: int, limits: Limits, *, owed: bool) -> Victims:
+        """Files to unlink at once, since the disk is full and no commit is possible; those that a
+        sink still waits for only when *owed*. When those beyond a share are too few, any: what is
+        in tables gives no room now.
         """
         found = Victims("disk")
         excess = _excess(self.used(db), need, limits)
-        missing = self._files(db, need, found, excess.gives)
-        self._files(db, missing, found, lambda *_: True)
+        missing = self._files(db, need, found, excess.gives, owed=owed)
+        self._files(db, missing, found, lambda *_: True, owed=owed)
         return found
 
     def _files(
-        self, db: Database, need: int, found: Victims, gives: Callable[[str, int], bool]
+        self,
+        db: Database,
+        need: int,
+        found: Victims,
+        gives: Callable[[str, int], bool],
+        *,
+        owed: bool = True,
     ) -> int:
-        """Files of classes that must give, *need* bytes together, delivered ones first; how many
-        bytes are missing.
+        """Files of classes that must give, *need* bytes together, delivered ones first, others only
+        when *owed*; how many bytes are missing.
         """
         files = {n: of_file(db, n) for n in sorted(db.files.known) if n not in found.files}
         done = {n for n, rows in files.items() if all(self._delivered(v.owed) for v in rows)}
         pinned = pinned_files(db)
-        for number in sorted(files, key=lambda n: (n in pinned, n not in done, n)):
+        for number in sorted(
+            files if owed else done, key=lambda n: (n in pinned, n not in done, n)
+        ):
             if need <= 0:
                 break
             size = db.files.known[number].bytes

@@ -15,7 +15,10 @@ from agent.storage.told import Space, Told
 from agent.storage.victims import MANY, Victims
 
 _ROOM: Final = 8_000_000
-"""Bytes that are freed when the disk is full."""
+"""Bytes that are freed when the disk is full, of what every sink has."""
+
+_LITTLE: Final = 1_000_000
+"""The same of what some sink still waits for."""
 
 _FIRST_S: Final = 10.0
 
@@ -43,14 +46,23 @@ class Tidying:
         """A commit of *ops* has succeeded."""
         self._going = self._going and not any(isinstance(op, Removal) for op in ops)
 
-    def make_room(self, db: Database, limits: Limits) -> None:
-        """A full disk takes no commit, not even one that deletes; a file can be unlinked."""
+    def make_room(self, db: Database, limits: Limits) -> bool:
+        """A full disk takes no commit, not even one that deletes; a file can be unlinked: of what
+        every sink has, then the reserve, and only then of what is still owed. Whether one was.
+        """
         db.conn.rollback()
-        victims = self._retention.room(db, _ROOM, limits)
+        return (
+            self._unlink(db, self._retention.room(db, _ROOM, limits, owed=False))
+            or reserve.give_up(db.folder)
+            or self._unlink(db, self._retention.room(db, _LITTLE, limits, owed=True))
+        )
+
+    def _unlink(self, db: Database, victims: Victims) -> bool:
         for number in victims.files:
             db.files.unlink(number)
         if victims.files:
             self._post(self._told.evict, victims)
+        return bool(victims.files)
 
     def _tidy(self, db: Database, limits: Limits, head_rows: int) -> None:
         free = shutil.disk_usage(self._setup.data_dir).free

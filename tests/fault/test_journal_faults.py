@@ -381,6 +381,42 @@ async def test_a_full_disk_is_made_room_on(tmp_path):
 
 
 @pytest.mark.root
+async def test_a_full_disk_costs_nothing_that_is_owed(tmp_path):
+    """Full to the last byte, and nobody has anything yet: the room that was kept is used before
+    any row goes, so that collecting goes on and all of it is delivered.
+    """
+    await asyncio.to_thread(
+        subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", tmp_path], check=True
+    )
+    try:
+        stats = Stats()
+        async with store(tmp_path, stats, retry_s=60.0, tidy_s=0.0) as s:
+            cloud = s.journal.outbox("cloud")
+            for i in range(2):
+                s.journal.put(wide(i))
+                await s.journal.flush()
+                await until(lambda n=i: sealed(tmp_path) > n)
+            await until((tmp_path / reserve.FILE).exists)
+            _fill(tmp_path / "ballast")
+            i = 0
+            while s.journal.durable and i < 3000:
+                s.journal.put(noise(i))
+                i += 1
+                await s.journal.flush()
+            assert not s.journal.durable
+            await until(lambda: s.journal.durable, 5)
+            for _ in range(20):
+                s.journal.put(noise(i))
+                i += 1
+            await s.journal.flush()
+            assert s.journal.durable
+            assert cloud.depth() == 1200 + i
+            assert not stats.values.get("journal.dropped_rows")
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", tmp_path], check=True)
+
+
+@pytest.mark.root
 async def test_a_start_on_a_full_disk(tmp_path):
     """Full to the last byte at the start: the room that was kept is enough to open the journal,
     so that what was owed is delivered and new rows are durable.
