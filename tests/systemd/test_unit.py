@@ -41,15 +41,20 @@ ExecStartPre=/usr/bin/edge-agent-python /usr/bin/edge-agent-probe
 """
 # Runs in the unit's own sandbox, before the agent: is a model served in there, in silence?
 PROBE = """\
-import ctypes, pathlib, resource
-import numpy, onnxruntime
-resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(pathlib.Path("/etc/edge-agent/twice.onnx").read_bytes(),
-                                       options, providers=["CPUExecutionProvider"])
-(y,) = session.run(None, {"x": numpy.ones((1, 3), numpy.float32)})
-assert y.tolist() == [[2.0, 2.0, 2.0]]
+import asyncio, os, pathlib
+import numpy
+from agent.core.stats import Stats
+from agent.inference.host import WorkerHost
+from agent.runtime.clock import SystemClock
+async def main():
+    model = pathlib.Path("/etc/edge-agent/twice.onnx").read_bytes()
+    async with WorkerHost(Stats(), SystemClock()) as host:
+        await host.load("twice", model)
+        found = await host.predict("twice", numpy.ones((1, 1, 3), numpy.float32), 10)
+        assert found["y"].tolist() == [[2.0, 2.0, 2.0]], found
+        lines = pathlib.Path(f"/proc/{host.pid}/status").read_text().splitlines()
+        assert f"PPid:\\t{os.getpid()}" in lines, lines
+asyncio.run(main())
 found = [str(p) for p in pathlib.Path("/var/lib/edge-agent").rglob("*") if "icrosoft" in str(p)]
 assert not found, found
 print("probe: a model was served")
