@@ -85,7 +85,7 @@ class Retention:
             return found
         now_ns = clock.wall_ns()
         keeps = (limits.keep_s, limits.keep_labelled_s)
-        return too_old(db, *(max(0, now_ns - int(keep_s * 1e9)) for keep_s in keeps))
+        return too_old(db, *(now_ns - int(keep_s * 1e9) for keep_s in keeps))
 
     def room(self, db: Database, need: int, limits: Limits, *, owed: bool) -> Victims:
         """Files to unlink at once, since the disk is full and no commit is possible; those that a

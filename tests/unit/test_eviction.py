@@ -116,7 +116,7 @@ def test_delivered_then_the_oldest_then_alarms(files, head, alarms, sinks, share
     """
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), files, head, alarms, sinks)
-        bounds = limits(max_size=max_size, shares=shares, keep_s=1e12)
+        bounds = limits(max_size=max_size, shares=shares, keep_s=1e9)
         need = taken(world.db) - allowed(world.db, max_size)
         used, gone, blocks, events = world.find(bounds)
         world.db.close()
