@@ -68,7 +68,7 @@ def boot(path: Path) -> Loaded:
     try:
         loaded = accept(path)
     except ConfigProblems as refused:
-        good = last_good(Configs(data_dir_of(path)), path, f"{path} is broken")
+        good = last_good(Configs(data_dir_of(path)), path, str(refused))
         if good is None:
             raise
         log.error("config.last_good", file=str(path), error=str(refused))  # noqa: TRY400

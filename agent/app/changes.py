@@ -1,6 +1,6 @@
 """What a changed configuration would do: settings that differ, and what consumers would miss."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,12 +85,21 @@ def _one(what: str, old: Any, new: Any) -> Change:
     if old is None or new is None:
         return Change("added" if old is None else "removed", what)
     before, after = dict(_settings(old)), dict(_settings(new))
+    gone, fresh = _parts(before) - _parts(after), _parts(after) - _parts(before)
     told = (
         f"{key} {before.get(key, '(none)')} -> {after.get(key, '(none)')}".strip()
         for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and not _parts([key]) & (gone | fresh)
     )
-    return Change("changed", what, tuple(told))
+    whole = [f"{part} removed" for part in sorted(gone)] + [
+        f"{part} added" for part in sorted(fresh)
+    ]
+    return Change("changed", what, (*whole, *told))
+
+
+def _parts(keys: Iterable[str]) -> set[str]:
+    """``tags/flow`` of ``tags/flow/unit``: what comes and goes as a whole."""
+    return {"/".join(key.split("/")[:2]) for key in keys if key.count("/") > 1}
 
 
 def _settings(value: Any, key: str = "", *, seconds: bool = False) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ CONFIG: Final = "/etc/edge-agent/edge-agent.yaml"
 SOCKET: Final = "/run/edge-agent/control.sock"
 
 _EXITS: Final = {
+    "E290": USAGE,
     "E350": USAGE,
     "E351": USAGE,
     "E354": DEGRADED,
@@ -55,6 +56,7 @@ _EXITS: Final = {
     "E785": USAGE,
     "E786": DEGRADED,
     "E787": USAGE,
+    "E783": UNAVAILABLE,
     "E788": USAGE,
 }
 

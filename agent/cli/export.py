@@ -57,7 +57,7 @@ def run(args: Namespace) -> int:
     from agent.storage.historian import Historian  # noqa: PLC0415 - NumPy, only when needed
 
     if args.format == "parquet" and not args.output:
-        raise AgentError("Parquet is no text", fix="Name a file: -o FILE.", code="E788")
+        raise AgentError("Parquet is no text", fix="Name a file: -o FILE.", code="E290")
     folder = data_dir(args)
     with Historian(folder) as historian, ExitStack() as stack:
         progress = _Progress(args.begin, args.end, len(args.tags))

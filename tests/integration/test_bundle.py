@@ -87,7 +87,7 @@ async def test_where_there_is_no_room_another_folder_is_asked_for(tmp_path):
         subprocess.run, ["prlimit", "--fsize=1000", *words],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (70, "")
+    assert (done.returncode, done.stdout) == (69, "")
     assert "E783" in done.stderr
     assert "--to" in done.stderr
     assert list(to.iterdir()) == []

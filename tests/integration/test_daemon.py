@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -182,6 +183,7 @@ async def test_the_last_good_file_runs_when_the_file_is_broken(tmp_path):
         async with AgentProcess(config) as agent:
             status = await told(agent, lambda s: "count/n" in s["tags"])
             assert status["config"] | {"digest": digest, "last_good": True} == status["config"]
+            assert re.search(r"last good configuration: \[E\d+\] .*:\d+: ", status["reasons"][0])
             assert "last good" in status["reasons"][0]
             assert status["config"]["changed_on_disk"]
             assert "config.last_good" in agent.tail(100_000)

@@ -50,6 +50,12 @@ def test_settings_are_told_as_the_file_spells_them():
     assert found.breaks == ()
 
 
+def test_a_tag_that_comes_or_goes_is_one_line():
+    """Not one for each of its settings."""
+    (found,) = changes(("run: {reg: 2, as: uint16}", "stop: {reg: 3, as: uint16}")).changes
+    assert found.settings == ("tags/run removed", "tags/stop added")
+
+
 @pytest.mark.parametrize(
     ("edit", "breaks"),
     [
