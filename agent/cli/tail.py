@@ -36,6 +36,6 @@ def run(args: Namespace) -> int:
                 continue
             at = datetime.fromtimestamp(one["ts_ns"] / 1e9, UTC).astimezone()
             shown = number(one["value"], 6)
-            print(f"{at:%H:%M:%S.%f}  {name}  {shown} {one['unit']}  {one['q']}", flush=True)
+            print(f"{at:%H:%M:%S.%f %z}  {name}  {shown} {one['unit']}  {one['q']}", flush=True)
         time.sleep(_LOOK_S)
     return OK

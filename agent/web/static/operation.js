@@ -1,7 +1,7 @@
 // The configuration, the log, and what can be taken away.
 
 import { ask, dialog, h, may, me, put, table } from "./api.js";
-import { age, when, word } from "./words.js";
+import { age, local, when, word } from "./words.js";
 
 function planned(answer) {
   if (answer.refused) return h("pre", { class: "bad", tabindex: "0" }, answer.refused);
@@ -72,7 +72,7 @@ export function logsView(main) {
     try {
       const lines = await ask("logs", { level: level.value, limit: 200 });
       body.textContent = lines.map(({ time, level: l, event, ...rest }) =>
-        `${time} ${l.padEnd(8)} ${event}  ${Object.entries(rest).map(([k, v]) => `${k}=${v}`).join(" ")}`).join("\n") || word("none");
+        `${local(time)} ${l.padEnd(8)} ${event}  ${Object.entries(rest).map(([k, v]) => `${k}=${v}`).join(" ")}`).join("\n") || word("none");
     } catch (error) {
       body.textContent = error.message;
     }

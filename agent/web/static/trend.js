@@ -1,7 +1,7 @@
 // Charts: the past of a tag, and a back-test. uPlot draws them.
 
 import { ask, dialog, h } from "./api.js";
-import { number, word } from "./words.js";
+import { number, when, word } from "./words.js";
 
 const BLUE = "#0b5c7a", RED = "#a61b1b";
 
@@ -9,7 +9,9 @@ const closing = () => h("button", { onclick: () => document.getElementById("dial
 
 function draw(box, data, series, options = {}) {
   box.replaceChildren();
-  return new uPlot({ width: box.clientWidth || 700, height: 300, series: [{}, ...series], ...options }, data, box);
+  const label = `${word("time")} ${when(Date.now() * 1e6).slice(-6)}`;
+  const time = { label, value: (_, s) => (s === null ? "-" : when(s * 1e9)) };
+  return new uPlot({ width: box.clientWidth || 700, height: 300, series: [time, ...series], ...options }, data, box);
 }
 
 // Minimum, mean and maximum, downsampled by the store.
