@@ -17,6 +17,7 @@ from agent.config.load import Whole, load_whole
 from agent.config.profiles import merged
 from agent.config.writing import write
 from agent.core.errors import AgentError, ConfigError
+from agent.core.names import CHARACTERS
 from agent.plugins import installed
 from agent.sources.modbus import ModbusConfig
 from simulators.line import SimulatedLine, Trouble
@@ -29,7 +30,7 @@ STEP_S: Final = 0.1
 KINDS: Final = ("silence", "delay", "exception", "wrong", "hole", "restart")
 
 _FAULT: Final = re.compile(
-    rf"^([A-Za-z0-9_.-]+)(?:/([A-Za-z0-9_.-]+))?:({'|'.join(KINDS)})"
+    rf"^([{CHARACTERS}]+)(?:/([{CHARACTERS}]+))?:({'|'.join(KINDS)})"
     r"(?:@([0-9]+(?:\.[0-9]+)?)(?:\+([0-9]+(?:\.[0-9]+)?))?)?$"
 )
 NOWHERE: Final = "mqtt://127.0.0.1:9"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.cures import readable
 from agent.core.errors import ConfigError
+from agent.core.names import CHARACTERS, unclean
 from agent.core.ports import Clock, StateStore
 from agent.core.stats import Stats
 from agent.core.texts import Texts
@@ -53,7 +55,7 @@ DURATION: Final = r"^\d+(\.\d+)?\s*(us|ms|s|min|m|h|d)$"
 
 T = TypeVar("T")
 
-NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
+NAME_PATTERN: Final = f"^[{CHARACTERS}]+$"
 """Names that may stand in a topic (contracts: topics and payloads)."""
 
 
@@ -154,8 +156,17 @@ Number = Annotated[
 ]
 """A plain number; integers are welcome."""
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Letters, digits, ``_``, ``.`` and ``-``: it becomes a topic level."""
+
+def clean(value: str) -> str:
+    """Validator of names: what looks like another is another."""
+    if flaw := unclean(value):
+        told = {"value": value, "flaw": flaw, "code": "E107", "fix": "Type it anew."}
+        raise PydanticCustomError("name", "the name `{value}` {flaw}", told)
+    return value
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN), AfterValidator(clean)]
+"""Letters of any script, digits, ``_``, ``.`` and ``-``: it becomes a topic level."""
 
 
 class Section(BaseModel):

@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.base import Number, Seconds, Section
+from agent.config.base import Number, Seconds, Section, clean
 from agent.config.when import When
 from agent.core.condition import Condition
 from agent.core.derive import (
@@ -22,9 +22,12 @@ from agent.core.derive import (
     Ratio,
     Spoken,
 )
+from agent.core.names import CHARACTERS
 from agent.core.tag import Tag
 
-DerivedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")]
+DerivedName = Annotated[
+    str, Field(pattern=f"^[{CHARACTERS}]+(/[{CHARACTERS}]+)*$"), AfterValidator(clean)
+]
 """A full tag name: ``pump1/head``."""
 
 _PER_NS: Final = {"s": 1_000_000_000, "min": 60_000_000_000, "h": 3_600_000_000_000}

@@ -15,7 +15,8 @@ _HEAD: Final = """\
 Every setting of the file, made from the code that reads it (`edge-agent config reference`).
 A duration carries its unit: `us`, `ms`, `s`, `min`, `h`, `d`.
 So does a size: `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`; and a share: `10 %`.
-`NAME` is yours to choose: letters, digits, `_`, `.` and `-`.
+`NAME` is yours to choose: letters of any script, digits, `_`, `.` and `-`.
+`펌프1` and `간격_µm` are names; spaces and invisible characters are in none.
 `configs/full.yaml` shows every setting.
 
 Editors that know YAML complete and check the file. Beside it:

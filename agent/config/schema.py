@@ -2,17 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config.alarms import AlarmSection, FloodSection
-from agent.config.base import Bytes, MaybeSeconds, Name, Number, Seconds, Section
+from agent.config.base import Bytes, MaybeSeconds, Name, Number, Seconds, Section, clean
 from agent.config.derived import DerivedName, DerivedSection
 from agent.config.journal import JournalConfig
 from agent.config.models import ModelSection, TrustSection
 from agent.config.places import DATA_DIR
 from agent.config.rollout import RolloutSection
 from agent.config.web import WebSection
+from agent.core.names import CHARACTERS
 
 
 def _folder(value: object) -> object:
@@ -32,7 +33,9 @@ class Gateway(Section):
 
     id: Name
     """The name of this gateway, unique in the plant."""
-    prefix: str = Field("edge", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,3}$")
+    prefix: Annotated[str, AfterValidator(clean)] = Field(
+        "edge", pattern=rf"^[{CHARACTERS}]+(/[{CHARACTERS}]+){{0,3}}$"
+    )
     """What stands before the name in every topic, at most four levels."""
 
 

@@ -9,11 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from agent.config.base import parse_seconds
 from agent.core.condition import Condition, Operator
+from agent.core.names import CHARACTERS
 
 EXAMPLE: Final = "pump1/current > 2 for 30s"
 
 _FORM: Final = re.compile(
-    r"^\s*(?P<tag>[A-Za-z0-9_./-]+)\s*(?P<operator><=|>=|==|!=|<|>)\s*"
+    rf"^\s*(?P<tag>[/{CHARACTERS}]+)\s*(?P<operator><=|>=|==|!=|<|>)\s*"
     r"(?P<limit>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\s+for\s+(?P<time>\S.*?))?\s*$"
 )
 

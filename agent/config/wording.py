@@ -105,7 +105,7 @@ def worded(
     else:
         what = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         problem = Problem(str(ctx.get("code", "E108")), what, fix=str(ctx.get("fix", "")))
-        at_value = not isinstance(value, dict | Section)
+        at_value = not isinstance(value, dict | Section) and "[key]" not in detail["loc"]
     return problem, path, at_value
 
 

@@ -276,7 +276,7 @@ class MqttLink:
 
         Raises `Refused` when it never will, `TransientError` when it may later.
         """
-        if len(payload) + len(topic) + 64 > self._max_packet:
+        if len(payload) + len(topic.encode()) + 64 > self._max_packet:
             raise Refused(f"{len(payload)} bytes are more than the broker takes", code="E410")
         async with self._room:
             if self._gone.done():

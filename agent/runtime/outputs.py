@@ -6,12 +6,13 @@ from math import prod
 from typing import Final
 
 from agent.core.errors import PermanentError
+from agent.core.names import CHARACTERS
 
 MAX_COLUMNS: Final = 1000
 """Columns of results: a file that declares a million must not make the daemon build them."""
 
 MAX_NAME: Final = 64
-_STRANGE: Final = re.compile(r"[^A-Za-z0-9_.-]")
+_STRANGE: Final = re.compile(f"[^{CHARACTERS}]")
 
 Shapes = Mapping[str, Sequence[int | None]]
 

@@ -14,9 +14,9 @@ from agent.links.mqtt_properties import reply_to
 _LONGEST: Final = 512
 """Characters of a response topic."""
 
-_AROUND: Final = 400
+_AROUND: Final = 300
 """Bytes of an answer's packet that are no payload, beside correlation data and response topic:
-MQTT's own, and a topic of ours.
+MQTT's own, and what stands behind `_cmd` in a topic of ours.
 """
 
 
@@ -44,7 +44,7 @@ class CommandListener:
                 await link.publish(topic, payload, properties=properties)
 
             around = len(message.correlation or b"") + len((message.response_topic or "").encode())
-            room = link.largest - _AROUND - around
+            room = link.largest - _AROUND - around - len(self._base.encode())
             self._offer(
                 Request(self._sink, verb, message.payload, message.retained, answer, flaw, room)
             )

@@ -7,7 +7,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-_PLACE: Final = re.compile(r"^\{([A-Za-z0-9_.-]+)\}$")
+from agent.core.names import CHARACTERS
+
+_PLACE: Final = re.compile(rf"^\{{([{CHARACTERS}]+)\}}$")
 _LONGEST: Final = 1000
 _FIX: Final = "Write levels, `+` for any one level, and at most one `{name}`: plant/{cell}/+/temp."
 
