@@ -75,6 +75,39 @@ async def test_it_collects(machine: Machine) -> None:
     await until(lambda: serving(machine) == ["7.1"], 60, lambda: machine.messages()[-2000:])
 
 
+SAVED_HALF = "[pump1/fl"
+BROKEN = [
+    ("    unit: 1", "\tunit: 1", "E001", "spaces"),
+    ("    poll: 100ms", "    poll: 100ms\n    poll: 1s", "E002", "Remove one"),
+    ("    poll: 100ms", "    pol: 100ms", "E104", "did you mean `poll`"),
+    ("reg: 0", "reg: 40001", "E302", "Write `reg: 0`"),
+    ("[pump1/flow, pump1/flow, pump1/flow]", SAVED_HALF, "E001", "at the end"),
+]
+"""What somebody mistypes -> the code, and a word of the cure."""
+
+
+@pytest.mark.parametrize(("right", "wrong", "code", "cure"), BROKEN, ids=lambda p: p.strip())
+async def test_a_broken_file_is_told_and_collection_goes_on(
+    machine: Machine, right: str, wrong: str, code: str, cure: str
+) -> None:
+    """`check` and a reload tell code, line, caret and cure; there is no traceback."""
+    before, (head, tail) = len(rows(machine)), CONFIG.split(right, 1)
+    spoilt = head + wrong + ("" if wrong == SAVED_HALF else tail)
+    (machine.etc / "edge-agent.yaml").write_text(spoilt)
+    try:
+        told = machine.run("edge-agent check")
+        reload = machine.run("systemctl reload edge-agent", 60.0)
+        assert (told.returncode, reload.returncode) == (78, 1), told.stderr
+        for text in (told.stderr, machine.messages()):
+            assert f"error[{code}]" in text
+            assert cure in text
+        assert "^" in told.stderr
+        await until(lambda: len(rows(machine)) > before, 30)
+        assert "Traceback" not in machine.messages()
+    finally:
+        (machine.etc / "edge-agent.yaml").write_text(CONFIG)
+
+
 def test_the_page_is_in_the_package(machine: Machine) -> None:
     """With its scripts and the library that draws the charts."""
     for name in ("", "static/app.js", "charts/uplot.min.css"):
