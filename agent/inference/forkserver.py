@@ -6,7 +6,6 @@ forked from here is confined from its first instruction. There is one thread, be
 lose any other.
 """
 
-import ctypes
 import errno
 import gc
 import importlib
@@ -17,17 +16,16 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from agent.inference import sandbox
+from agent.inference.code import forget_code
 from agent.inference.priority import give_way
 
 PID: Final = struct.Struct("<i")
 """The answer to an order: a process id, or an error number below zero."""
 
 ORDER_BYTES: Final = 4096
-_MADV_DONTNEED: Final = 4
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 - names are enough
         raise RuntimeError("a library has started a thread: nothing can be forked")
     gc.freeze()  # a collection in a worker would write to every page of these objects
-    _forget_code()
+    forget_code()
     while True:
         order, fds, _, _ = socket.recv_fds(control, ORDER_BYTES, 2)
         if not order:
@@ -102,19 +100,6 @@ def _work(order: bytes, sock: int, said: int) -> None:
     with suppress(EOFError, ConnectionError):
         importlib.import_module(facts["module"]).main(socket.socket(fileno=sock), facts["memory"])
     os._exit(0)
-
-
-def _forget_code() -> None:
-    """The pages of code that the imports have run go back to the page cache.
-
-    Workers map what they need themselves. Code alone: other pages of a file may have been written.
-    """
-    libc = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        span, mode, *_, path = line.split(maxsplit=5)
-        if mode == "r-xp" and path.startswith("/"):
-            begin, end = (int(word, 16) for word in span.split("-"))
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from agent.inference import wire
+from agent.inference.code import Settling
 
 _FLOATS: Final = {
     "tensor(float)": np.float32,
@@ -122,7 +123,7 @@ Answer = Callable[[int, int, memoryview, Sequence[int]], tuple[int, list[bytes |
 def serve(sock: socket.socket, answer: Answer | None = None) -> None:
     """Answer requests, as a worker or by *answer*, until the daemon is gone."""
     answer = answer or partial(reply, {})
-    inbox = wire.Inbox(wire.REQUEST, wire.MAX_MODEL_BYTES)
+    inbox, settling = wire.Inbox(wire.REQUEST, wire.MAX_MODEL_BYTES), Settling()
     while True:
         frame = inbox.receive(sock)
         if frame is None:
@@ -139,6 +140,7 @@ def serve(sock: socket.socket, answer: Answer | None = None) -> None:
         rest = wire.send(sock, [wire.REPLY.pack(sum(map(len, parts)), ok, outputs), *parts])
         if rest is not None:
             sock.sendall(rest)
+        settling.answered(loading=operation == wire.LOAD)
 
 
 def reply(

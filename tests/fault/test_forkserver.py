@@ -143,3 +143,29 @@ async def test_a_worker_that_is_forked_is_confined(server: ForkServer) -> None:
         assert (proc / "oom_score_adj").read_text().strip() == "500"
         assert len(os.listdir(proc / "fd")) == 4  # noqa: PTH208 - 0 to 2, and its socket
         await worker.leave()
+
+
+def test_code_that_is_forgotten_runs_on() -> None:
+    """The code of loading goes back some time after it; what is called next is as it was."""
+    script = (
+        "import re, numpy as np\n"
+        "from agent.inference import code\n"
+        "from agent.inference.serving import Model\n"
+        "from simulators import models\n"
+        "def mapped():\n"
+        "    text = open('/proc/self/smaps_rollup').read()\n"
+        "    return int(re.findall(r'Rss: +(\\d+)', text)[0]) * 1024\n"
+        "model, x = Model(models.tiny()), np.ones((1, 5, 3), np.float32)\n"
+        "before, said = mapped(), [model.run(x)[0].tolist()]\n"
+        "settling, code.SETTLED_S = code.Settling(), 0.0\n"
+        "settling.answered(loading=True)\n"
+        "settling.answered(loading=False)\n"
+        "print(before - mapped())\n"
+        "print(said == [model.run(x)[0].tolist()], Model(models.tiny()).run(x)[0].tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
+    freed, *said = done.stdout.split("\n")
+    assert int(freed) > 5_000_000
+    assert said == ["True [[1.0]]", ""]
