@@ -26,11 +26,13 @@ def works(daemon: "Daemon") -> frozenset[str]:
 
 
 def errors(daemon: "Daemon") -> dict[str, str]:
-    """What each device and each sink said last, if anything."""
+    """What each device, sink and model said last, if anything, by the same names."""
     settings = daemon.loaded.settings
-    facts = {n: sink(daemon, n) for n in settings.sinks}
-    facts |= {n: device(daemon, n) for n in settings.devices}
-    return {n: str(error) for n, one in facts.items() if (error := one.get("last_error"))}
+    found = {f"device {n}": device(daemon, n).get("last_error") for n in settings.devices}
+    found |= {f"sink {n}": sink(daemon, n).get("last_error") for n in settings.sinks}
+    for name, model in settings.models.items():
+        found |= {f"model {i}": daemon.rollout.trouble(name) for i in model.instances}
+    return {name: str(error) for name, error in found.items() if error}
 
 
 def _well(facts: dict[str, object]) -> bool:
@@ -48,12 +50,18 @@ def expected(settings: Settings) -> frozenset[str]:
 
 
 def lost(wanted: Collection[str], seen: Collection[str], errors: Mapping[str, str]) -> str:
-    """What of *wanted* was not *seen*, in words, and what those devices and sinks said last
-    (*errors*, by name); a lost device speaks for its tags.
+    """What of *wanted* was not *seen*, in words, and what it said last (*errors*, by name);
+    a lost device speaks for its tags.
     """
     missed = sorted(set(wanted) - set(seen))
     gone = {name.removeprefix("device ") for name in missed if name.startswith("device ")}
     told = [m for m in missed if m.partition("tag ")[2].partition("/")[0] not in gone]
     more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    why = dict.fromkeys(errors.get(m.split(" ", 1)[1].partition("/")[0], "") for m in told)
+    why = dict.fromkeys(errors.get(_speaks(name), "") for name in told)
     return "; ".join([", ".join(told[:5]) + more, *filter(None, why)])
+
+
+def _speaks(name: str) -> str:
+    """A device speaks for its tags."""
+    kind, _, rest = name.partition(" ")
+    return f"device {rest.partition('/')[0]}" if kind == "tag" else name

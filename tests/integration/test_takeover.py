@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent.storage.configs import Configs
+from simulators import models
 from simulators.agent_process import AgentProcess
+from simulators.broker import Broker
 from simulators.modbus_server import ModbusServer
-from tests.agents import Counting, command, configure, device, told
+from tests.agents import Counting, command, configure, device, sink, told
 
 
 @asynccontextmanager
@@ -78,6 +80,45 @@ async def test_what_does_harm_is_taken_back(tmp_path, how):
             config = write(poll="80ms")
             assert (await command(config, "reload")).returncode == 0
             await told(again, lambda s: not s["config"]["last_good"] and s["state"] == "running")
+
+
+@pytest.mark.needs("mosquitto")
+@pytest.mark.parametrize("worse", ["sink plant; [E401] broker", "model pump; [E6"])
+async def test_an_uplink_or_a_model_that_fares_worse_takes_the_file_back(tmp_path, worse):
+    """A broker that is not there, inputs that do not fit the model: each with what it said."""
+    file = tmp_path / "m.onnx"
+    file.write_bytes(models.fixed(1))
+
+    async with ModbusServer({1: Counting()}) as server:
+        with Broker() as broker:
+
+            def write(url, *inputs):
+                window = {"kind": "count", "rows": 5}
+                bound = {"pump": {"inputs": ["d/n", "d/temp", *inputs]}}
+                return configure(
+                    tmp_path,
+                    devices={"d": device(server.url)},
+                    sinks={"plant": sink(url)},
+                    models={"m": {"file": str(file), "window": window, "instances": bound}},
+                )
+
+            def well(status):
+                return status["sinks"]["plant"]["connected"] and status["models"]["pump"].get(
+                    "runs"
+                )
+
+            async with AgentProcess(write(broker.url, "d/n")) as agent:
+                await told(agent, well)
+                if worse.startswith("sink"):
+                    config = write("mqtt://127.0.0.1:9", "d/n")
+                else:
+                    config = write(broker.url)
+                done = await command(config, "apply", "--wait", "--for", "4s", "--breaking")
+                assert (done.returncode, f"worse than before: {worse}" in done.stderr) == (
+                    1,
+                    True,
+                ), done.stderr
+                await told(agent, well)
 
 
 async def test_a_probation_outlives_the_agent(tmp_path):
