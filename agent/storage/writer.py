@@ -55,7 +55,7 @@ class Writer:
         await asyncio.wrap_future(self._ready)
 
     def put(self, stored: Stored, on_durable: Callable[[], None] | None) -> None:
-        """Queue a record for the next commit. One that fills the log comes before its time; when
+        """Queue a record for the next commit; one that fills the log comes before its time. When
         the thread hangs the oldest records go.
         """
         gone = self._queue.put((stored, on_durable))
