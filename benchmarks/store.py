@@ -126,7 +126,7 @@ def registers(n: int, tags: int = TAGS) -> Columns:
     walk = np.cumsum(rng.normal(0, 1, (n, tags)) * step / 3, axis=0)
     raw = np.round(rng.integers(500, 30_000, tags) + walk + rng.normal(0, 0.2, (n, tags)))
     scale = np.array([1.0, 0.1, 0.01, 0.001])[np.arange(tags) % 4]
-    return Columns(t, raw * scale, np.full((n, tags), 192, np.uint8))
+    return Columns(t, raw * scale, np.full((n, tags), 192, np.uint8), lead=_lead(n))
 
 
 def _skab() -> Columns:
@@ -143,12 +143,17 @@ def _skab() -> Columns:
     if not values:
         raise FileNotFoundError(2, "no measurements", str(folder))
     v = np.concatenate(values)
-    return Columns(np.concatenate(times), v, np.full(v.shape, 192, np.uint8))
+    return Columns(np.concatenate(times), v, np.full(v.shape, 192, np.uint8), lead=_lead(len(v)))
+
+
+def _lead(n: int) -> NDArray[np.int64]:
+    """Of the times over the boot-time clock, ms: a clock that is slewed by 50 ppm all the time."""
+    return 1_699_990_000_000 + np.arange(n) // 20
 
 
 def _rows(c: Columns, i: int) -> Columns:
     s = slice(i, i + ROWS)
-    return Columns(c.t[s], c.v[s], c.q[s])
+    return Columns(c.t[s], c.v[s], c.q[s], lead=None if c.lead is None else c.lead[s])
 
 
 def _timed(cut: list[Columns]) -> tuple[float, list[bytes]]:

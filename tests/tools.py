@@ -37,6 +37,9 @@ class ManualClock:
     def mono_s(self) -> float:
         return self.elapsed_s
 
+    def boot_ns(self) -> int:
+        return round(self.elapsed_s * 1e9)
+
     def check_step(self) -> float:
         return 0.0
 

@@ -19,8 +19,10 @@ HELP = "write samples of tags as CSV or Parquet"
 _BAR: Final = 30
 _EVERY_S: Final = 0.2
 
-Rows = tuple[str, Any, list[Any], Any]
-"""Tag, t (ns), values (texts where the tag is text, None where Bad), q."""
+CLOCKS: Final = ("epoch", "clock", "boot_s")
+
+Rows = tuple[str, list[Any], Any]
+"""Tag, values (texts where the tag is text, None where Bad), and the `Piece` they are of."""
 
 
 def add(parser: ArgumentParser) -> None:
@@ -32,6 +34,10 @@ def add(parser: ArgumentParser) -> None:
         help="2026-11-23, 2026-11-23T10:00Z, or how long ago: 24h (default)",
     )  # fmt: skip
     parser.add_argument("--to", dest="end", type=instant, default="0s", metavar="TIME")
+    parser.add_argument(
+        "--clocks", action="store_true",
+        help="three columns more: epoch, state of the wall clock, s of the boot-time clock",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv")
     parser.add_argument("-o", "--output", metavar="FILE", help="default: stdout (CSV only)")
 
@@ -63,12 +69,12 @@ def run(args: Namespace) -> int:
         progress = _Progress(args.begin, args.end, len(args.tags))
         rows = _rows(historian, args, progress)
         if args.format == "parquet":
-            _parquet(rows, Path(args.output))
+            _parquet(rows, Path(args.output), clocks=args.clocks)
         else:
             out: IO[str] = sys.stdout
             if args.output:
                 out = stack.enter_context(Path(args.output).open("w", encoding="utf-8", newline=""))
-            _csv(rows, out)
+            _csv(rows, out, clocks=args.clocks)
         progress.end()
     return OK
 
@@ -79,32 +85,45 @@ def _rows(historian: Any, args: Namespace, progress: "_Progress") -> Iterator[Ro
     texts = historian.texts()
     for number, name in enumerate(args.tags):
         is_text = historian.is_text(name)
-        for t, v, q in historian.pieces(name, args.begin, args.end):
-            if not len(t):
+        for piece in historian.pieces(name, args.begin, args.end, clocks=args.clocks):
+            if not len(piece.t):
                 continue
-            values: list[Any] = v.tolist()
+            values: list[Any] = piece.v.tolist()
             if is_text:
                 values = [texts.get((name, code)) for code in values]
-            for i in (q < Quality.UNCERTAIN).nonzero()[0].tolist():
+            for i in (piece.q < Quality.UNCERTAIN).nonzero()[0].tolist():
                 values[i] = None
-            yield name, t, values, q
-            progress.at(number, int(t[-1]), len(t))
+            yield name, values, piece
+            progress.at(number, int(piece.t[-1]), len(piece.t))
 
 
-def _csv(rows: Iterator[Rows], out: IO[str]) -> None:
+def _csv(rows: Iterator[Rows], out: IO[str], *, clocks: bool) -> None:
     from agent.codecs.json import timestamp  # noqa: PLC0415
     from agent.core.quality import word  # noqa: PLC0415
 
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("time", "tag", "value", "quality"))
-    for name, t, values, q in rows:
-        writer.writerows(
+    writer.writerow(("time", "tag", "value", "quality") + (CLOCKS if clocks else ()))
+    for name, values, piece in rows:
+        lines = (
             (timestamp(at), name, "" if value is None else value, word(code))
-            for at, value, code in zip(t.tolist(), values, q.tolist(), strict=True)
+            for at, value, code in zip(piece.t.tolist(), values, piece.q.tolist(), strict=True)
         )
+        if not clocks:
+            writer.writerows(lines)
+            continue
+        for line, boot_s in zip(lines, _boot_s(piece), strict=True):
+            seen = "" if boot_s is None else f"{boot_s:.3f}"
+            writer.writerow((*line, piece.epoch, piece.clock, seen))
 
 
-def _parquet(rows: Iterator[Rows], path: Path) -> None:
+def _boot_s(piece: Any) -> list[float | None]:
+    """The boot-time clock of each sample, s; None where its block is of an older form."""
+    if piece.boot is None:
+        return [None] * len(piece.t)
+    return list((piece.boot / 1e9).tolist())
+
+
+def _parquet(rows: Iterator[Rows], path: Path, *, clocks: bool) -> None:
     try:
         import pyarrow as pa  # noqa: PLC0415
         from pyarrow import parquet  # noqa: PLC0415
@@ -114,21 +133,34 @@ def _parquet(rows: Iterator[Rows], path: Path) -> None:
             fix="Install the extra: pip install 'edge-agentd[export]'; or use --format csv.",
             code="E508",
         ) from e
+    words = pa.dictionary(pa.int32(), pa.string())
+    more = zip(CLOCKS, (pa.int64(), words, pa.float64()), strict=True)
     schema = pa.schema([
-        ("time", pa.timestamp("ns", "UTC")), ("tag", pa.dictionary(pa.int32(), pa.string())),
-        ("value", pa.float64()), ("text", pa.string()), ("quality", pa.uint8()),
+        ("time", pa.timestamp("ns", "UTC")), ("tag", words), ("value", pa.float64()),
+        ("text", pa.string()), ("quality", pa.uint8()), *(more if clocks else ()),
     ])  # fmt: skip
+
+    def alike(text: str, n: int) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), [text])
+
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for name, t, values, q in rows:
+        for name, values, piece in rows:
+            n = len(piece.t)
             is_text = any(isinstance(v, str) for v in values)
-            nothing = [None] * len(t)
+            nothing = [None] * n
             columns = [
-                pa.array(t, pa.timestamp("ns", "UTC")),
-                pa.DictionaryArray.from_arrays(pa.array([0] * len(t), pa.int32()), [name]),
+                pa.array(piece.t, pa.timestamp("ns", "UTC")),
+                alike(name, n),
                 pa.array(nothing if is_text else values, pa.float64()),
                 pa.array(values if is_text else nothing, pa.string()),
-                pa.array(q, pa.uint8()),
+                pa.array(piece.q, pa.uint8()),
             ]
+            if clocks:
+                columns += [
+                    pa.array([piece.epoch] * n, pa.int64()),
+                    alike(piece.clock, n),
+                    pa.array(_boot_s(piece), pa.float64()),
+                ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 

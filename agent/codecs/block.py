@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from agent.core.errors import AgentError
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 _HEAD: Final = struct.Struct("<BBII")
 _PART: Final = struct.Struct("<BI")
 _CRC: Final = struct.Struct("<I")
 _LATE: Final = 1
 _WINDOW: Final = 2
+_LEAD: Final = 4
 _RAW: Final = 0
 _ZLIB: Final = 1
 
@@ -41,6 +42,10 @@ _EXACT: Final = float(2**52)
 """Differences of two integers below it are exact, too."""
 
 
+_MS: Final = 1_000_000
+"""Nanoseconds."""
+
+
 class BadBlock(AgentError):
     """The bytes are no block, or not the block of this key."""
 
@@ -52,6 +57,7 @@ class Columns:
     Attributes:
         t: int64, shape (n,), ns. v: float64, shape (n, k). q: uint8, shape (n, k).
         late: bool, shape (n,), or None. window: int64, shape (n,), ns, or None.
+        lead: int64, shape (n,), ms: how far *t* is ahead of the boot-time clock; or None.
     """
 
     t: NDArray[np.int64]
@@ -59,19 +65,61 @@ class Columns:
     q: NDArray[np.uint8]
     late: NDArray[np.bool_] | None = None
     window: NDArray[np.int64] | None = None
+    lead: NDArray[np.int64] | None = None
+
+    @property
+    def flags(self) -> int:
+        """Which of the parts that may be missing are there."""
+        some = ((self.late, _LATE), (self.window, _WINDOW), (self.lead, _LEAD))
+        return sum(flag for part, flag in some if part is not None)
+
+    @property
+    def boot(self) -> NDArray[np.int64] | None:
+        """What the boot-time clock showed, int64, shape (n,), ns; None when nobody knows."""
+        return booted(self.t, self.lead)
+
+
+def booted(t: NDArray[np.int64], lead: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """What the boot-time clock showed when rows of times *t* (ns) were made, ns."""
+    return None if lead is None else t - lead * _MS
+
+
+def joined(parts: list[Columns]) -> Columns:
+    """Rows of the same tags, one after the other; windows and leads have all of them, or none."""
+    if len(parts) == 1:
+        return parts[0]
+    late = None
+    if any(c.late is not None for c in parts):
+        late = np.concatenate(
+            [np.zeros(len(c.t), np.bool_) if c.late is None else c.late for c in parts]
+        )
+    return Columns(
+        np.concatenate([c.t for c in parts]),
+        np.concatenate([c.v for c in parts], dtype=np.float64),
+        np.concatenate([c.q for c in parts]),
+        late,
+        _all([c.window for c in parts]),
+        _all([c.lead for c in parts]),
+    )
+
+
+def _all(parts: list[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+    some = [p for p in parts if p is not None]
+    return np.concatenate(some) if len(some) == len(parts) else None
 
 
 def encode(c: Columns, key: bytes) -> bytes:
     """The rows, one at least, as bytes; *key* says whose they are and is needed to decode them."""
     n, k = c.v.shape
-    flags = (_LATE if c.late is not None else 0) | (_WINDOW if c.window is not None else 0)
-    parts = [_HEAD.pack(VERSION, flags, n, k), _part(_planes(_delta(c.t)))]
+    parts = [_HEAD.pack(VERSION, c.flags, n, k), _part(_planes(_delta(c.t)))]
     parts += _values(c.v)
     parts.append(_qualities(c.q))
     if c.late is not None:
         parts.append(_part(np.packbits(c.late).tobytes()))
     if c.window is not None:
         parts.append(_part(_planes(c.t - c.window)))
+    if c.lead is not None:
+        parts.append(_part(_leads(c.lead)))
     body = b"".join(parts)
     return body + _CRC.pack(zlib.crc32(body, zlib.crc32(key)))
 
@@ -84,18 +132,20 @@ def decode(blob: bytes, key: bytes) -> Columns:
     if _CRC.unpack(blob[-_CRC.size :])[0] != zlib.crc32(body, zlib.crc32(key)):
         raise BadBlock("the checksum of a block does not match", code="E503")
     version, flags, n, k = _HEAD.unpack_from(body)
-    if version != VERSION:
+    if version > VERSION:
         raise BadBlock(f"block version {version}, this agent reads {VERSION}", code="E503")
     parts = _Parts(body)
     t = np.cumsum(_from_planes(parts.next(), np.int64))
     v = _read_values(parts, n, k)
     q = _read_qualities(parts.next(), n, k)
-    late = window = None
+    late = window = lead = None
     if flags & _LATE:
         late = np.unpackbits(np.frombuffer(parts.next(), np.uint8), count=n).astype(np.bool_)
     if flags & _WINDOW:
         window = t - _from_planes(parts.next(), np.int64)
-    return Columns(t, v, q, late, window)
+    if flags & _LEAD:
+        lead = _read_leads(parts.next(), n)
+    return Columns(t, v, q, late, window, lead)
 
 
 class _Parts:
@@ -137,6 +187,16 @@ def _from_planes(data: bytes, dtype: Any) -> NDArray[Any]:
     size = np.dtype(dtype).itemsize
     planes = np.frombuffer(data, np.uint8).reshape(size, -1)
     return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)
+
+
+def _leads(x: NDArray[np.int64]) -> bytes:
+    """One number when all are equal, which is nearly always."""
+    return _planes(x[:1] if (x == x[0]).all() else _delta(x))
+
+
+def _read_leads(data: bytes, n: int) -> NDArray[np.int64]:
+    x = _from_planes(data, np.int64)
+    return np.full(n, x[0]) if len(x) == 1 else np.cumsum(x)
 
 
 def _qualities(q: NDArray[np.uint8]) -> bytes:

@@ -2,7 +2,7 @@
 
 Layout, little endian (docs/journal-format.md): a head, a directory of the parts with the length
 and the CRC-32 of each, the facts (JSON, whose rows they are), then the parts: times, late rows,
-window starts, and one per column with its values and qualities.
+window starts, leads over the boot-time clock, and one per column with its values and qualities.
 """
 
 import struct
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agent.codecs import column as col
 from agent.codecs.block import BadBlock, Columns
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAGIC: Final = b"EABK"
 
 _HEAD: Final = struct.Struct("<4sBBHIIII")
@@ -30,6 +30,7 @@ _COLUMN: Final = struct.Struct("<BBBBq")
 
 _LATE: Final = 1
 _WINDOW: Final = 2
+_LEAD: Final = 4
 
 _FLOAT64, _FLOAT32, _INTS = 0, 1, 2
 _FORM: Final = 0x03
@@ -48,16 +49,17 @@ Read = Callable[[int, int], bytes]
 def seal(c: Columns, facts: bytes, level: int = 6) -> bytes:
     """The rows, one at least, as bytes; *facts* say whose they are."""
     n, k = c.v.shape
-    flags = (_LATE if c.late is not None else 0) | (_WINDOW if c.window is not None else 0)
     parts = [_int_part(c.t, level)]
     if c.late is not None:
         parts.append(np.packbits(c.late).tobytes())
     if c.window is not None:
         parts.append(_int_part(c.window - c.t, level))
+    if c.lead is not None:
+        parts.append(_int_part(c.lead, level))
     parts += _column_parts(c, level)
     packed = zlib.compress(facts, 6)
     directory = np.array([(len(p), zlib.crc32(p)) for p in parts], _ENTRY).tobytes()
-    head = (MAGIC, VERSION, flags, 0, n, k, len(packed))
+    head = (MAGIC, VERSION, c.flags, 0, n, k, len(packed))
     crc = zlib.crc32(_HEAD.pack(*head, 0) + directory + packed)
     return b"".join([_HEAD.pack(*head, crc), directory, packed, *parts])
 
@@ -154,16 +156,22 @@ class Sealed:
             return None
         return np.unpackbits(np.frombuffer(self._part(1), np.uint8), count=self.n).view(bool)
 
+    def lead(self) -> NDArray[np.int64] | None:
+        """How far the times are ahead of the boot-time clock, int64, shape (n,), ms; or None."""
+        return self._ints(self._place(_LEAD)) if self._flags & _LEAD else None
+
     def columns(self) -> Columns:
         """Everything."""
-        t, late = self.times(), self.late()
-        window = None
-        if self._flags & _WINDOW:
-            window = t + self._ints(1 + bool(self._flags & _LATE))
+        t = self.times()
+        window = t + self._ints(self._place(_WINDOW)) if self._flags & _WINDOW else None
         v, q = np.empty((self.n, self.k)), np.empty((self.n, self.k), np.uint8)
         for i in range(self.k):
             v[:, i], q[:, i] = self.column(i)
-        return Columns(t, v, q, late, window)
+        return Columns(t, v, q, self.late(), window, self.lead())
+
+    def _place(self, flag: int) -> int:
+        """The number of the part of *flag*: after the times and those of lesser flags."""
+        return 1 + (self._flags & (flag - 1)).bit_count()
 
     def _part(self, number: int) -> bytes:
         if self.version > VERSION:

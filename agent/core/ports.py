@@ -1,7 +1,7 @@
 """Ports: what the core asks of the world. Adapters implement these; nothing here does I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
 from typing import Any, Final, Protocol, Self
@@ -19,13 +19,12 @@ Record = Batch | AlarmEvent
 OWED_S: Final = 0.1
 """A commit somebody waits for comes within this time, s."""
 
-
 TRUSTED: Final = frozenset({"synced", "holdover"})
 """States of a clock that can say what is over, and how long something took over a restart."""
 
 
 class Clock(Protocol):
-    """Two clocks: timestamps use ``wall_ns``, every duration uses ``mono_s``."""
+    """``wall_ns`` for timestamps, ``mono_s`` for durations, ``boot_ns`` for what outlasts steps."""
 
     @property
     def state(self) -> str:
@@ -34,6 +33,7 @@ class Clock(Protocol):
 
     def wall_ns(self) -> int: ...
     def mono_s(self) -> float: ...
+    def boot_ns(self) -> int: ...
 
     def check_step(self) -> float:
         """By how many seconds the wall clock was moved since the last call; 0.0 if it was not."""
@@ -104,6 +104,7 @@ class Stored:
         steps: How often an unsynced wall clock had been moved in this run before.
         durable: False when the record is sent before its commit is known to have succeeded.
         part: What of the row is told; None for all of it.
+        lead_ms: Times less the boot-time clock: of all rows, or int64 (n,); None: unknown.
     """
 
     stream: str
@@ -117,6 +118,7 @@ class Stored:
     durable: bool = True
     steps: int = 0
     part: Part | None = None
+    lead_ms: int | NDArray[np.int64] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,9 @@ class RecordedClock:
     def mono_s(self) -> float:
         return self._mono_s
 
+    def boot_ns(self) -> int:
+        return round(self._mono_s * 1e9)
+
     def check_step(self) -> float:
         """A step that the recorded clock made."""
         if not self._mono_s:

@@ -1,4 +1,4 @@
-"""The two clocks of the machine, and whether the wall clock can be believed."""
+"""The clocks of the machine, and whether the wall clock can be believed."""
 
 import os
 import time
@@ -39,6 +39,9 @@ class SystemClock:
 
     def mono_s(self) -> float:
         return time.monotonic()
+
+    def boot_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def check_step(self) -> float:
         """By how many seconds the wall clock was moved since the last call; 0.0 if it was not.

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from typing import Final, NamedTuple
 
-from agent.codecs.block import BadBlock, decode
+from agent.codecs.block import BadBlock, Columns, decode
 from agent.core.batch import Batch, Origin
 from agent.storage.database import Database
 from agent.storage.rebase import shift_ns, shifted
@@ -70,21 +70,25 @@ def facts(stream: str, epoch: int, first: int) -> str:
     return f'{{"stream":{json.dumps(stream)},"epoch":{epoch},"first":{first},'
 
 
-def batch_of(db: Database, stream: str, epoch: int, block: Block, *, better: bool = True) -> Batch:
-    """The rows of a block, with *better* times if there are. Raises `BadBlock`."""
+def columns_of(db: Database, stream: str, epoch: int, block: Block) -> Columns:
+    """The rows of a block as they were written. Raises `BadBlock`."""
     if block.data is not None:
-        c = decode(block.data, key(stream, epoch, block.first))
-    else:
-        sealed = db.files.read(block.file or 0, block.at or 0, block.size or 0)
-        if not sealed.facts.startswith(facts(stream, epoch, block.first).encode()):
-            raise BadBlock("a block of other rows stands in its place", code="E503")
-        c = sealed.columns()
+        return decode(block.data, key(stream, epoch, block.first))
+    sealed = db.files.read(block.file or 0, block.at or 0, block.size or 0)
+    if not sealed.facts.startswith(facts(stream, epoch, block.first).encode()):
+        raise BadBlock("a block of other rows stands in its place", code="E503")
+    return sealed.columns()
+
+
+def batch_of(db: Database, stream: str, epoch: int, block: Block) -> Batch:
+    """The rows of a block, with better times if there are. Raises `BadBlock`."""
+    c = columns_of(db, stream, epoch, block)
     made = json.loads(db.name(block.made))
     origin = Origin(**made["origin"]) if made.get("origin") else None
     batch = Batch(
         stream, tags_of(db.name(block.tags)), c.t, c.v, c.q, made["t_by"], c.late, origin, c.window
     )
-    return shifted(batch, shift_ns(db.conn, epoch, made)) if better else batch
+    return shifted(batch, shift_ns(db.conn, epoch, made))
 
 
 def quarantine(db: Database, conn: sqlite3.Connection, damaged: list[Owed]) -> None:

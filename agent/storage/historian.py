@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.codecs.block import BadBlock, decode
+from agent.codecs.block import BadBlock, booted, decode
 from agent.codecs.sealed import unseal
 from agent.core.alarm import AlarmEvent
 from agent.core.cutting import FOREVER
@@ -22,7 +22,7 @@ from agent.core.tag import WAS, TagSet
 from agent.core.texts import NAMESPACE
 from agent.storage.database import FILE
 from agent.storage.files import FOLDER
-from agent.storage.rebase import UNSYNCED, shift_ns
+from agent.storage.rebase import UNSYNCED, shift_ns, word
 from agent.storage.rows import key, tags_of
 from agent.storage.strips import Cells, Place
 
@@ -34,11 +34,17 @@ MOST_POINTS: Final = 5000
 
 
 class Piece(NamedTuple):
-    """Samples of one tag out of one block: t int64 (n,) ns, v float64 (n,), q uint8 (n,)."""
+    """Samples of one tag out of one block: t int64 (n,) ns, v float64 (n,), q uint8 (n,). With
+    their clocks, if those were asked for: the epoch, the state of the wall clock that the times
+    deserve now, and what the boot-time clock showed, int64 (n,) ns; None in blocks of older forms.
+    """
 
     t: NDArray[np.int64]
     v: NDArray[np.float64]
     q: NDArray[np.uint8]
+    epoch: int = 0
+    clock: str = ""
+    boot: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,9 @@ class Historian:
             "SELECT stream, tags, max(epoch) FROM blocks GROUP BY stream, tags ORDER BY 3"
         ).fetchall()
 
-    def pieces(self, tag: str, begin_ns: int, end_ns: int) -> Iterator[Piece]:
+    def pieces(
+        self, tag: str, begin_ns: int, end_ns: int, *, clocks: bool = False
+    ) -> Iterator[Piece]:
         """The samples of *tag* with begin <= t < end, in the order they were made."""
         for stream in self._having(tag):
             for place in self.places(stream, begin_ns, end_ns):
@@ -134,11 +142,23 @@ class Historian:
                 if column is None:
                     continue
                 try:
-                    c = self.cells(stream, place, column)
+                    c = self.cells(stream, place, column, boot=clocks)
                 except BadBlock:
                     continue
                 inside = (c.t >= begin_ns) & (c.t < end_ns)
-                yield Piece(c.t[inside], c.v[inside, 0], c.q[inside, 0])
+                piece = Piece(c.t[inside], c.v[inside, 0], c.q[inside, 0])
+                yield self._clocked(piece, place, c.boot, inside) if clocks else piece
+
+    def _clocked(
+        self,
+        piece: Piece,
+        place: Place,
+        boot: NDArray[np.int64] | None,
+        inside: NDArray[np.bool_],
+    ) -> Piece:
+        clock = word(self._conn, place.epoch, json.loads(self.text(place.made)))
+        boot = None if boot is None else boot[inside]
+        return piece._replace(epoch=place.epoch, clock=clock, boot=boot)
 
     def _having(self, tag: str) -> list[str]:
         """The streams in which *tag* is. Raises `AgentError` when it is in none."""
@@ -194,17 +214,20 @@ class Historian:
         ).fetchall()
         return [Place(*row) for row in found]
 
-    def cells(self, stream: str, place: Place, columns: Sequence[int]) -> Cells:
+    def cells(
+        self, stream: str, place: Place, columns: Sequence[int], *, boot: bool = False
+    ) -> Cells:
         """Some columns of a block, at their best times. Raises `BadBlock`."""
         if place.data is not None:
             c = decode(place.data, key(stream, place.epoch, place.first))
-            found = Cells(c.t, c.v[:, columns], c.q[:, columns], c.late)
+            found = Cells(c.t, c.v[:, columns], c.q[:, columns], c.late, c.boot)
         else:
             block = unseal(partial(_read, self._file(place.file or 0), place.at or 0))
             v, q = np.empty((block.n, len(columns))), np.empty((block.n, len(columns)), np.uint8)
             for i, column in enumerate(columns):
                 v[:, i], q[:, i] = block.column(column)
-            found = Cells(block.times(), v, q, block.late())
+            t = block.times()
+            found = Cells(t, v, q, block.late(), booted(t, block.lead()) if boot else None)
         by_ns = self._shift_ns(place.made, place.epoch)
         return found._replace(t=found.t + by_ns) if by_ns else found
 
@@ -272,7 +295,7 @@ class Historian:
         span = max(1, -(-(end_ns - begin_ns) // points))
         n, total = np.zeros(points, np.int64), np.zeros(points)
         low, high = np.full(points, np.inf), np.full(points, -np.inf)
-        for t, v, q in self.pieces(tag, begin_ns, end_ns):
+        for t, v, q, *_ in self.pieces(tag, begin_ns, end_ns):
             usable = (q >= Quality.UNCERTAIN) & np.isfinite(v)
             if not usable.all():
                 t, v = t[usable], v[usable]  # noqa: PLW2901

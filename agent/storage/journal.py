@@ -13,6 +13,7 @@ from agent.core.ports import OWED_S, Lane, Record, Stored
 from agent.core.stats import Stats
 from agent.storage.acked import Acked
 from agent.storage.audit import SqlAudit
+from agent.storage.leads import Leads
 from agent.storage.ledger import FIRST, Key, Ledger
 from agent.storage.lineages import lineage_of
 from agent.storage.opening import Found
@@ -36,6 +37,7 @@ class SqlJournal:
 
     def __init__(self, setup: Setup, stats: Stats) -> None:
         self._clock, self._stats = setup.clock, stats
+        self._leads = Leads(setup.clock)
         self._ledger = Ledger()
         self._outboxes: dict[str, SinkOutbox] = {}
         self._found: Found | None = None
@@ -66,12 +68,13 @@ class SqlJournal:
         on_durable: Callable[[], None] | None = None,
         within_s: float = OWED_S,
     ) -> Stored:
-        ledger = self._ledger
+        ledger, lead_ms = self._ledger, None
         if isinstance(record, AlarmEvent):
             stream, n, lane, t_ns = ALARMS, 1, Lane.ALARM, record.t_ns
         else:
             stream, n, lane = record.stream, len(record.t), Lane.LIVE
             t_ns = int(record.t[0]) if n else 0
+            lead_ms = self._leads.of(record) if n else None
         first = ledger.next.get(stream, FIRST)
         stored = Stored(
             stream,
@@ -84,6 +87,7 @@ class SqlJournal:
             self._state(),
             self._durable,
             self._steps,
+            lead_ms=lead_ms,
         )
         if n:
             ledger.next[stream] = first + n

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from agent.codecs.block import BadBlock
+from agent.codecs.block import BadBlock, joined
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Lane, Stored
@@ -172,7 +172,7 @@ def _quarantine(db: Database, reading: Reading) -> None:
 def _joined(parts: list[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
-    p, c = parts[0], columns(parts)
+    p, c = parts[0], joined([columns(part) for part in parts])
     return Batch(p.stream, p.tags, c.t, c.v, c.q, p.t_by, c.late, p.origin, c.window)
 
 

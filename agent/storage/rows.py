@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any, Final, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.codecs.block import Columns, encode
+from agent.codecs.block import Columns, encode, joined
 from agent.core.alarms import AlarmEvent
 from agent.core.batch import Batch
 from agent.core.ports import Stored
@@ -56,6 +57,7 @@ def _joins(a: Stored, b: Stored) -> bool:
         and x.t_by == y.t_by
         and (x.origin is y.origin or x.origin == y.origin)
         and (x.window is None) == (y.window is None)
+        and (a.lead_ms is None) == (b.lead_ms is None)
         and a.epoch == b.epoch
         and a.lineage == b.lineage
     )
@@ -64,7 +66,7 @@ def _joins(a: Stored, b: Stored) -> bool:
 def insert_block(db: Database, run: Sequence[Stored]) -> None:
     """Write one run as a block, within the transaction under way."""
     head = run[0]
-    c = columns([cast(Batch, s.record) for s in run])
+    c = joined([columns(cast(Batch, s.record), s.lead_ms) for s in run])
     tags = cast(Batch, head.record).tags
     db.conn.execute(
         "INSERT OR REPLACE INTO head(stream, epoch, first, last, t0, t1, tags, made, data)"
@@ -100,27 +102,10 @@ def key(stream: str, epoch: int, first: int) -> bytes:
     return f"{stream}\n{epoch}\n{first}".encode()
 
 
-def columns(batches: list[Batch]) -> Columns:
-    """The rows of batches with the same tags, one after the other."""
-    if len(batches) == 1:
-        b = batches[0]
-        return Columns(b.t, np.asarray(b.v, np.float64), b.q, b.late, b.window)
-    return Columns(
-        np.concatenate([b.t for b in batches]),
-        np.concatenate([b.v for b in batches], dtype=np.float64),
-        np.concatenate([b.q for b in batches]),
-        _late(batches),
-        None
-        if batches[0].window is None
-        else np.concatenate([b.window for b in batches if b.window is not None]),
-    )
-
-
-def _late(batches: list[Batch]) -> Any:
-    if all(b.late is None for b in batches):
-        return None
-    return np.concatenate([np.zeros(len(b), np.bool_) if b.late is None else b.late
-                           for b in batches])  # fmt: skip
+def columns(b: Batch, lead_ms: int | NDArray[np.int64] | None = None) -> Columns:
+    """The rows of a batch; *lead_ms* is that of all of them, or of each."""
+    lead = None if lead_ms is None else np.broadcast_to(np.asarray(lead_ms, np.int64), len(b))
+    return Columns(b.t, np.asarray(b.v, np.float64), b.q, b.late, b.window, lead)
 
 
 def _made_text(s: Stored) -> str:

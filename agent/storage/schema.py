@@ -52,7 +52,10 @@ CREATE TABLE clock(epoch INTEGER, number INTEGER, step INTEGER, PRIMARY KEY(epoc
   WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES, _CLOCK)
+_BOOT: Final = ""
+"""No table changes; the blocks of rows have the boot-time clock from here on (ADR 26)."""
+
+MIGRATIONS: Final = (_FIRST, _SEALED, _LEDGER, _NOTES, _CLOCK, _BOOT)
 """Script n makes version n + 1 out of version n. They are only ever added to. A form of blocks that
 the version before cannot read needs a step of its own, even if no table changes.
 """

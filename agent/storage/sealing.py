@@ -11,14 +11,13 @@ from typing import Final
 
 import structlog
 
-from agent.codecs.block import BadBlock
+from agent.codecs.block import BadBlock, Columns, joined
 from agent.codecs.sealed import seal
-from agent.core.batch import Batch
 from agent.core.classes import class_of
 from agent.storage.acked import Notes
-from agent.storage.blocks import Block, batch_of, facts, in_head, quarantine
+from agent.storage.blocks import Block, columns_of, facts, in_head, quarantine
 from agent.storage.database import Database
-from agent.storage.rows import BLOCK_ROWS, BLOCK_SAMPLES, Owed, columns
+from agent.storage.rows import BLOCK_ROWS, BLOCK_SAMPLES, Owed
 
 log = structlog.get_logger()
 
@@ -78,15 +77,16 @@ class _Run:
 
     key: Key
     blocks: list[Block] = field(default_factory=list)
-    parts: list[Batch] = field(default_factory=list)
+    parts: list[Columns] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         return self.blocks[-1].last - self.blocks[0].first + 1
 
-    def takes(self, block: Block) -> bool:
-        end = self.blocks[-1]
+    def takes(self, block: Block, c: Columns) -> bool:
+        end, clocked = self.blocks[-1], self.parts[-1].lead is not None
         alike = (end.tags, end.made, end.last + 1) == (block.tags, block.made, block.first)
+        alike = alike and clocked == (c.lead is not None)
         return alike and self.rows + block.last - block.first < BLOCK_ROWS
 
     def sealed(self, db: Database) -> bytes:
@@ -94,7 +94,7 @@ class _Run:
         first, (stream, epoch) = self.blocks[0], self.key
         text = facts(stream, epoch, first.first)
         text += f'"made":{db.name(first.made)},"tags":{db.name(first.tags)}}}'
-        c = columns(self.parts)
+        c = joined(self.parts)
         return seal(c, text.encode(), 1 if int(c.t[-1] - c.t[0]) < _FAST_NS else 6)
 
 
@@ -145,18 +145,18 @@ def _collect(db: Database, key: Key, step: _Step) -> None:
             break
         step.rows[key] += block.last - block.first + 1
         try:
-            batch = batch_of(db, stream, epoch, block, better=False)
+            c = columns_of(db, stream, epoch, block)
         except BadBlock as e:
             log.exception("block.quarantined", code=e.code, stream=stream, first=block.first)
             step.lost.append((stream, epoch, block.first, block.last))
             run = None
             continue
-        if run is None or not run.takes(block):
+        if run is None or not run.takes(block, c):
             run = _Run(key)
             step.runs.append(run)
         run.blocks.append(block)
-        run.parts.append(batch)
-        step.samples += batch.v.size
+        run.parts.append(c)
+        step.samples += c.v.size
 
 
 def _write(db: Database, step: _Step, notes: Notes, day: int, roll: int) -> None:

@@ -35,12 +35,15 @@ class Place(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Rows of a block: t int64 (n,), v float64 (n, k), q uint8 (n, k), late bool (n,) or None."""
+    """Rows of a block: t int64 (n,), v float64 (n, k), q uint8 (n, k), late bool (n,) or None;
+    boot int64 (n,), ns of the boot-time clock, if it was asked for and is known.
+    """
 
     t: NDArray[np.int64]
     v: NDArray[np.float64]
     q: NDArray[np.uint8]
     late: NDArray[np.bool_] | None
+    boot: NDArray[np.int64] | None = None
 
 
 class Shelf(Protocol):

@@ -9,9 +9,10 @@ from agent.core.alarms import AlarmEvent
 from agent.core.ports import Lane, Stored
 from agent.core.stats import Stats
 from agent.storage.db import Store, open_store
+from agent.storage.historian import Historian
 from agent.storage.outbox import SinkOutbox
 from agent.storage.summary import summary
-from tests.crash.promises import SINKS, Promises, Row, batch, values
+from tests.crash.promises import SINKS, STREAMS, T0, Promises, Row, batch, values
 from tests.crash.writer import LIMITS
 from tests.tools import ManualClock
 
@@ -36,7 +37,7 @@ async def breaches(data_dir: Path, promises: Promises) -> list[str]:
         found += await _history(store, owed["slow"])
         found += await _state(store, promises)
         found += await _goes_on(store)
-    return found + _counted(data_dir, owed)
+    return found + _counted(data_dir, owed) + _clocks(data_dir)
 
 
 def _started(store: Store, data_dir: Path, promises: Promises) -> list[str]:
@@ -156,4 +157,20 @@ def _counted(data_dir: Path, owed: dict[str, list[Row]]) -> list[str]:
         f"{line['sink']}: the file counts {line}, {len(owed[line['sink']]) + 3} rows are owed"
         for line in summary(data_dir)
         if (line["rows"], line["lost"]) != (len(owed[line["sink"]]) + 3, 0)
+    ]
+
+
+def _clocks(data_dir: Path) -> list[str]:
+    """Every row has its boot-time clock, out of head and files: the writer's began at T0."""
+    with Historian(data_dir) as historian:
+        pieces = [
+            piece
+            for tags in STREAMS.values()
+            if tags.tags[0].name.partition("/")[0] in historian.tags()
+            for piece in historian.pieces(tags.tags[0].name, 0, 2**63 - 1, clocks=True)
+        ]
+    return [
+        f"rows of epoch {piece.epoch} without their boot-time clock: {piece.boot}"
+        for piece in pieces
+        if piece.boot is None or (piece.boot != piece.t - T0).any()
     ]

@@ -1,10 +1,13 @@
 """The wall clock stepping an hour either way under the running agent."""
 
 import asyncio
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from agent.storage.historian import Historian
 from simulators import models
 from simulators.agent_process import AgentProcess
 from simulators.broker import Broker
@@ -60,8 +63,9 @@ class WallClock:
 @pytest.mark.parametrize("turns", [1, pytest.param(10, marks=MANY)])
 async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
     """Collection goes on, messages say `stepped`, no window spans a step, a standing alarm stays,
-    nothing is lost or doubled, and no watchdog bites.
+    nothing is lost or doubled, and no watchdog bites. By the boot-time clock no row is an hour off.
     """
+    began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     image, clock = Counting(), WallClock(tmp_path)
     (tmp_path / "m.onnx").write_bytes(models.tiny())
     with Broker(persistence=True) as broker, Manager(tmp_path) as manager:
@@ -99,6 +103,12 @@ async def test_the_clock_steps_an_hour_either_way(tmp_path, rng, turns):
     far.sound()
     values = far.values("d")
     assert values == [values[0] + i for i in range(len(values))]
+    with Historian(tmp_path / "data") as historian:
+        pieces = list(historian.pieces("d/n", 0, 2**62, clocks=True))
+    boot = np.concatenate([p.boot for p in pieces])
+    assert len(boot) >= len(values)
+    assert np.diff(boot).min() > 0
+    assert began_ns < boot[0] < boot[-1] < time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     for result in far.rows("model/i"):
         first, last = map(ns, result.window)
         assert 0 <= last - first < LONGEST_NS, result

@@ -20,7 +20,7 @@ def _same(a, b):
     assert np.array_equal(a.t, b.t)
     assert a.v.tobytes() == b.v.tobytes()
     assert np.array_equal(a.q, b.q)
-    for name in ("late", "window"):
+    for name in ("late", "window", "lead"):
         x, y = getattr(a, name), getattr(b, name)
         assert (x is None and y is None) or np.array_equal(x, y)
 
@@ -44,10 +44,15 @@ def test_scaled_registers_survive(data, scale, divide):
 
 
 def test_late_and_window_columns_survive():
-    """Rows that came late, and the oldest time in a model's window, are part of a block."""
-    late = np.array([True, False, True])
-    c = _columns(np.ones((3, 2)), late=late, window=np.array([5, 6, 7], np.int64))
-    _same(decode(encode(c, b""), b""), c)
+    """Rows that came late, the oldest time in a model's window, and the lead of each time over the
+    boot-time clock are parts of a block, each with the others or without.
+    """
+    late, window = np.array([True, False, True]), np.array([5, 6, 7], np.int64)
+    for lead in ([8, 8, 8], [8, -(2**62), 2**62]):
+        parts = {"late": late, "window": window, "lead": np.array(lead)}
+        for some in (parts, *({name: part} for name, part in parts.items())):
+            c = _columns(np.ones((3, 2)), **some)
+            _same(decode(encode(c, b""), b""), c)
 
 
 def test_registers_become_small():
