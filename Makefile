@@ -94,7 +94,7 @@ test-upgrade: deb
 test-qemu: deb
 	bash deploy/test-qemu.sh
 
-# On 64-bit ARM, emulated (needs root): a session of ONNX and the suite's core, from wheels alone.
+# On 64-bit ARM, emulated (needs root): an agent with a model, and the suite's core, from wheels alone.
 test-aarch64: setup
 	bash deploy/test-aarch64.sh
 

@@ -33,6 +33,7 @@ os.environ["EDGE_AGENT_SEED"] = str(SEED)  # for the workers of pytest-xdist
 
 
 settings.register_profile("edge-agent", deadline=None)
+settings.register_profile("emulated", deadline=None, max_examples=10)
 settings.load_profile("edge-agent")
 """A property is about values; how long an example takes says how busy the machine is."""
 

@@ -324,7 +324,7 @@ async def test_kill_9_loses_nothing_durable(tmp_path, lines):
         [sys.executable, "-c", WRITER, str(tmp_path)],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).resolve().parents[2],
-        env=os.environ | {"PYTHONPATH": "."},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert child.stdout is not None
     with child.stdout as out:

@@ -42,7 +42,7 @@ def live(specs, series, far, cuts):
     return np.vstack([v for v, _ in found]), np.vstack([q for _, q in found])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(seeds, st.integers(1, 60), st.integers(0, 60), st.sampled_from([0.0, 1.0]))
 def test_every_derived_sample_is_the_one_of_the_reference(seed, rows, often, far):
     """Each kind of computation gives the same values and qualities, row by row or in batches, over
