@@ -155,6 +155,10 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 
 def told_by_agent(status: Mapping[str, Any]) -> Iterator[Finding]:
     """Devices, brokers and models as the running agent sees them: it holds the lines."""
+    if status["state"] == "rescue":
+        cure = "Correct the file, then: systemctl reload edge-agent."
+        yield Finding("collection", "bad", "nothing is read: only the page runs", cure)
+        return
     journal = status["journal"]
     cure = "Check the disk of data_dir; `journalctl -u edge-agent -p err`."
     yield (

@@ -36,8 +36,8 @@ def run(args: Namespace) -> int:
     except ConfigProblems as problems:
         first, others = problems.problems[0], len(problems.problems) - 1
         text = f"{file}:{first.line}: {first.what}" + (f", and {others} more" if others else "")
-        found = [_finding("configuration", "bad", text, f"edge-agent check {file}")]
-        _show(found, as_json=args.json)
+        refused = _finding("configuration", "bad", text, f"edge-agent check {file}")
+        _show([refused, *_running(args)], as_json=args.json)
         return CONFIGURATION
     found = [_finding("configuration", "ok", file), *_around(settings, args)]
     _show(found, as_json=args.json)
@@ -45,13 +45,12 @@ def run(args: Namespace) -> int:
 
 
 def _around(settings: "Settings", args: Namespace) -> "Iterator[Finding]":
-    from agent.app.doctor import asked_from_here, examine, told_by_agent  # noqa: PLC0415
+    from agent.app.doctor import asked_from_here, examine  # noqa: PLC0415
 
     yield from examine(settings)
-    try:
-        status = ask(find_socket(args), "status")
-    except AgentError as e:
-        yield _finding("agent", "bad", e.what, e.fix)
+    told = list(_running(args))
+    yield from told
+    if told[0].verdict == "bad":
 
         async def asked() -> "list[Finding]":
             return [finding async for finding in asked_from_here(settings)]
@@ -60,6 +59,16 @@ def _around(settings: "Settings", args: Namespace) -> "Iterator[Finding]":
         if settings.devices:
             cure = f"edge-agent dry-run {args.config or CONFIG}"
             yield _finding("devices", "warning", "not asked: no agent runs", cure)
+
+
+def _running(args: Namespace) -> "Iterator[Finding]":
+    """The agent, and what it says of its devices and brokers if it runs."""
+    from agent.app.doctor import told_by_agent  # noqa: PLC0415
+
+    try:
+        status = ask(find_socket(args), "status")
+    except AgentError as e:
+        yield _finding("agent", "bad", e.what, e.fix)
     else:
         yield _finding("agent", "ok", f"runs, version {status['version']}")
         yield from told_by_agent(status)

@@ -39,6 +39,9 @@ async def test_a_running_agent_says_how_its_devices_and_brokers_are(tmp_path):
                 mutes = "device mute: no tag has a usable value: the device refuses"
                 assert any(reason.startswith(mutes) for reason in status["reasons"])
                 code, found = await examined(path)
+                path.write_text("version: 1\ngateway: {id: a b}\n", encoding="utf-8")
+                refused, at_least = await examined(path, "--socket", tmp_path / "data/control.sock")
+    assert (refused, at_least["sink plant"]["verdict"]) == (78, "ok")
     assert code == 1
     for subject in ("configuration", "agent", "journal", "device d", "sink plant"):
         assert found[subject]["verdict"] == "ok", found[subject]
@@ -93,7 +96,7 @@ async def test_disk_certificates_keys_and_ports(tmp_path):
 
 
 async def test_a_refused_file_is_the_first_thing_told(tmp_path):
-    """Nothing else can be looked at; the exit code is 78."""
+    """Without a file only a running agent can tell more; the exit code is 78."""
     path = tmp_path / "bad.yaml"
     path.write_text("version: 1\ngateway: {id: a b}\n", encoding="utf-8")
     code, found = await examined(path)
