@@ -28,6 +28,7 @@ from simulators.registry_server import RegistryServer
 from tests.agents import Counting, configure, device, told
 from tests.integration.test_page import GOOD, code_of
 from tests.models_bench import MODEL
+from tests.tools import until
 
 pytestmark = pytest.mark.skipif(
     "EDGE_AGENT_CHROMIUM" not in os.environ, reason="needs Chromium: make test-browser"
@@ -87,6 +88,17 @@ class Gateway:
     async def boot(self, *, alarms=True):
         self.agent = await AgentProcess(self.config).__aenter__()
         await told(self.agent, lambda s: s["alarms"] or not alarms)
+        await until(self._listens, 30)
+
+    async def _listens(self):
+        """An alarm that stands is there before the page is."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
 
     async def halt(self):
         await self.agent.__aexit__(None, None, None)
