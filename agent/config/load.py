@@ -34,11 +34,8 @@ def read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as e:
-        problem = Problem(
-            "E003",
-            f"the file cannot be read ({e.strerror})",
-            fix="Check the path and its permissions.",
-        )
+        fix = "Use sudo." if isinstance(e, PermissionError) else "Correct the path."
+        problem = Problem("E003", f"the file cannot be read ({e.strerror})", fix=fix)
         raise ConfigProblems(str(path), "", [problem]) from e
     except UnicodeDecodeError as e:
         problem = Problem("E003", "the file is no UTF-8 text", fix="Save it as UTF-8.")

@@ -62,6 +62,10 @@ def test_installed_without_a_network_it_runs_at_once(machine: Machine) -> None:
     assert who == ["edge-agent", "dialout"]
     assert machine.run(f"stat -c %a:%U:%G {FILE}").stdout.strip() == "640:root:dialout"
     assert machine.run("edge-agent explain E101").returncode == 0
+    stranger = "setpriv --reuid=65534 --regid=65534 --clear-groups edge-agent "
+    for command, code in (("check", 78), ("status", 77)):
+        done = machine.run(stranger + command)
+        assert (done.returncode, "sudo" in done.stderr) == (code, True), done.stderr
     bill = json.loads((machine.root / "usr/share/doc/edge-agent/sbom.cdx.json").read_text())
     named = {f"{c['name']}=={c['version']}" for c in bill["components"] if c["name"] != "pip"}
     done = machine.run(f"/opt/edge-agent/current/venv/bin/python -I -c {shlex.quote(INSTALLED)}")
