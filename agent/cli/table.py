@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from unicodedata import east_asian_width
+
+from agent.core.names import columns
 
 Facts = Mapping[str, Any]
 
@@ -92,7 +93,5 @@ def _cell(key: str, value: Any) -> str:
 
 
 def _width(cell: str) -> int:
-    """Columns on the screen: colours take none, letters such as ``한`` two."""
-    if cell.isascii() and "\x1b" not in cell:
-        return len(cell)
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in _COLOUR.sub("", cell))
+    """Columns on the screen; colours take none."""
+    return columns(_COLOUR.sub("", cell) if "\x1b" in cell else cell)

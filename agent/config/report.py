@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from agent.core.errors import ConfigError
+from agent.core.names import columns
 
 UNCHANGED: Final = "Nothing was changed; the running configuration stays as it is."
 
@@ -102,7 +103,10 @@ def _render(file: str, lines: list[str], p: Problem) -> str:
         if p.secret:
             line = line[: p.column - 1] + re.sub(r"[^\s{}]", "*", line[p.column - 1 :])
         text += [f"{pad} |", f" {number} | {line}"]
-        text.append(f"{pad} | {' ' * (p.column - 1)}{'^' * max(1, p.width)}")
+        before, marked = line[: p.column - 1], line[p.column - 1 :][: p.width]
+        blank = columns(before) + p.column - 1 - len(before)
+        carets = columns(marked) + p.width - len(marked)
+        text.append(f"{pad} | {' ' * blank}{'^' * max(1, carets)}")
     else:
         text.append(f"  --> {file}")
     if p.fix:

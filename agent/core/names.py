@@ -1,7 +1,7 @@
 """Names as people give them: each becomes a level of a topic, a column, a label."""
 
 from typing import Final
-from unicodedata import normalize
+from unicodedata import east_asian_width, normalize
 
 CHARACTERS: Final = "A-Za-z0-9_.\u00a1-\uffee-"
 """Inside of a character class of any dialect: letters of every script, and no ASCII that a topic,
@@ -18,3 +18,10 @@ def unclean(name: str) -> str:
     if not name.isprintable():
         return "has a character that cannot be seen"
     return "" if normalize("NFC", name) == name else "is written in pieces of letters (Unicode NFD)"
+
+
+def columns(text: str) -> int:
+    """Columns that *text* takes on a screen: letters such as ``한`` take two."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 import pytest
 
-from agent.config.load import ConfigProblems, load
+from agent.config.load import ConfigProblems, load, loads
 from agent.plugins import installed
 from simulators.asker import Asker
 from simulators.broker import Broker, Collector
@@ -157,6 +157,17 @@ def test_two_names_that_look_alike_are_one(tmp_path, name, flaw):
         load(path, installed())
     assert refused.value.code == "E107"
     assert flaw in str(refused.value)
+
+
+def test_the_caret_stands_below_what_it_means():
+    """Hangul takes two columns on a screen: before the caret, and above it."""
+    file = "version: 1\ngateway: {id: 펌프 1}\n펌프: 3\n"
+    with pytest.raises(ConfigProblems) as refused:
+        loads(file, "f", installed())
+    lines = refused.value.render().splitlines()
+    shown = [(lines[i - 1], lines[i]) for i in range(1, len(lines)) if "^" in lines[i]]
+    assert (" 2 | gateway: {id: 펌프 1}", "   |               ^^^^^^") in shown
+    assert (" 3 | 펌프: 3", "   | ^^^^") in shown
 
 
 def json_told(seen):
