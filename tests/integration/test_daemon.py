@@ -184,8 +184,9 @@ async def test_the_last_good_file_runs_when_the_file_is_broken(tmp_path):
             status = await told(agent, lambda s: "count/n" in s["tags"])
             assert status["config"] | {"digest": digest, "last_good": True} == status["config"]
             assert re.search(r"last good configuration: \[E\d+\] .*:\d+: ", status["reasons"][0])
-            assert "last good" in status["reasons"][0]
             assert status["config"]["changed_on_disk"]
+            await until(lambda: here.last("_status").get("changed_on_disk"), 15)
+            assert here.last("_status")["config"] == digest
             assert "config.last_good" in agent.tail(100_000)
             done = await command(config, "status")
             assert (done.returncode, "last good one" in done.stdout) == (1, True)
