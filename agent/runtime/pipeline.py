@@ -16,6 +16,7 @@ from agent.core.texts import Texts
 from agent.runtime.alarmlist import AlarmList
 from agent.runtime.derivation import Derivation
 from agent.runtime.flood import FloodLimit
+from agent.runtime.moved import UNDER_WAY_S, Moved
 
 
 class Arrivals(Protocol):
@@ -88,6 +89,7 @@ class Pipeline:
         self.channels: dict[str, Channel] = {}
         self.outlets: dict[str, Outlet] = {}
         self.arrivals: Arrivals | None = None
+        self._moved = Moved()
         self.override: Callable[[Batch], Batch] = lambda batch: batch
 
     def rewire(self, wiring: Wiring, streams: Mapping[str, TagSet]) -> None:
@@ -206,7 +208,7 @@ class Pipeline:
         now = in_time(batch)
         if len(now):
             channel.latest = now
-        if channel.history is not None:
+        if channel.history is not None and not self._moved.made_before(now, self._clock):
             channel.history.append(now)
         return channel
 
@@ -271,6 +273,7 @@ class Pipeline:
     def _stepped(self, step_s: float) -> None:
         """The wall clock was moved: no window may span it, running delays go on."""
         self._stats.add("clock.steps")
+        self._moved = Moved(round(step_s * 1e9), self._clock.mono_s() + UNDER_WAY_S)
         better = self._journal.stepped(step_s)
         self.alarms.stepped(round(step_s * 1e9), better=better)
         for channel in self.channels.values():

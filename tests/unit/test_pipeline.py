@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import orjson
+import pytest
 
 from agent.codecs import json
 from agent.config.journal import JournalConfig
@@ -232,6 +233,24 @@ async def test_a_step_of_the_clock_clears_the_rings(tmp_path):
         pipeline.emit(row(PUMP, [1, 1], 3601))
         assert [n for _, n in pipeline.arrivals.rows] == [1, 1]
         assert pipeline.arrivals.steps == 1
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+async def test_a_row_from_before_a_step_is_in_no_window_of_after_it(tmp_path, step_s):
+    """It was read before the clock was moved and comes after: its time is that of before."""
+    clock = ManualClock(t0 := 1_700_000_000 * S)
+    async with running(tmp_path, clock) as (pipeline, _):
+        history = pipeline.channels["pump"].history
+        pipeline.emit(replace(row(PUMP, [1, 1]), t=np.array([t0])))
+        clock.now_ns += int(step_s) * S
+        clock.check_step = lambda: step_s
+        pipeline.emit(replace(row(PUMP, [2, 1]), t=np.array([t0 + S // 20])))
+        assert len(history) == 0
+        clock.check_step = lambda: 0.0
+        for i in (3, 4):
+            clock.advance(1)
+            pipeline.emit(replace(row(PUMP, [i, 1]), t=np.array([clock.wall_ns()])))
+        assert history.view(10)[1][:, 0].tolist() == [3, 4]
 
 
 async def test_an_alarm_knows_who_gave_its_time(tmp_path):
