@@ -3,12 +3,10 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.config.report import Problem
     from agent.config.schema import Settings
 
 HELP = "check a configuration file; nothing is changed"
@@ -27,7 +25,7 @@ def run(args: Namespace) -> int:
     from agent.config.advice import advice as unmeant  # noqa: PLC0415
     from agent.config.budget import lines, overloads  # noqa: PLC0415 - pydantic takes its time
     from agent.config.crosscheck import streams  # noqa: PLC0415
-    from agent.config.load import ConfigProblems, load  # noqa: PLC0415
+    from agent.config.load import ConfigProblems, load_whole  # noqa: PLC0415
     from agent.config.nodes import twins  # noqa: PLC0415
     from agent.plugins import installed  # noqa: PLC0415
     from agent.storage.peek import kept  # noqa: PLC0415
@@ -37,13 +35,14 @@ def run(args: Namespace) -> int:
     worst = 0
     for file in files:
         try:
-            settings = load(Path(file), installed())
+            whole = load_whole(Path(file), installed())
         except ConfigProblems as problems:
             found += problems.as_json()
             worst = 78
             if not args.json:
                 print(problems.render(), file=sys.stderr)
             continue
+        settings = whole.settings
         shared = lines(settings, kept(Path(settings.data_dir), "latency"))
         costs = prices(settings)
         advice = [*overloads(shared), *(a for cost in costs for a in cost.advice())]
@@ -51,17 +50,20 @@ def run(args: Namespace) -> int:
         advice += worn.advice()
         periods = {stream: period for stream, (_, period) in flows(settings).items()}
         advice += [*twins(settings, streams(settings)), *unmeant(settings, periods)]
+        advice = [whole.placed(p) for p in advice]
         worst = max(worst, 1 if advice else 0)
-        found += [asdict(p) | {"file": file} for p in advice]
+        found += [p.as_json(file) for p in advice]
         if not args.json:
             says = [x.says() for x in shared] + [x.says() for x in costs] + [worn.says()]
-            _tell(file, settings, says, advice)
+            _tell(file, settings, says)
+            for problem in advice:
+                print(f"\n{whole.render(file, problem)}")
     if args.json:
         print(json.dumps(found, indent=2))
     return worst
 
 
-def _tell(file: str, settings: "Settings", shared: list[str], advice: list["Problem"]) -> None:
+def _tell(file: str, settings: "Settings", shared: list[str]) -> None:
     """What a technician wants to know of a file that is right."""
     from agent.config.crosscheck import tag_streams  # noqa: PLC0415
 
@@ -72,5 +74,3 @@ def _tell(file: str, settings: "Settings", shared: list[str], advice: list["Prob
     )
     for line in shared:
         print(f"  {line}")
-    for problem in advice:
-        print(f"warning[{problem.code}]: {problem.what}\n   = help: {problem.fix}")

@@ -66,7 +66,7 @@ class Price:
                 f"{_mb(self.budget)}: values will be thinned"
             )
             fix = 'Report less (`reports: {"agent/*": 10min}`), or take `format: compact`.'
-            yield Problem("W302", what, fix=fix)
+            yield Problem("W302", what, fix=fix, at=("sinks", self.sink, "data_budget"))
 
 
 def _mb(count: float) -> str:

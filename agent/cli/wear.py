@@ -49,14 +49,16 @@ class Wear:
         found = []
         if self.holds_s < self.keep_s:
             what = f"`max_size` lasts about {age(self.holds_s)}, `keep` asks for {age(self.keep_s)}"
-            found.append(Problem("W308", what, fix="Raise `journal: max_size`, or lower `keep`."))
+            fix = "Raise `journal: max_size`, or lower `keep`."
+            found.append(Problem("W308", what, fix=fix, at=("journal", "max_size")))
         if self.bytes <= self.budget:
             return found
         what = (
             f"the journal will want about {_mb(self.bytes)} a day, `wear_per_day` is "
             f"{_mb(self.budget)}: it will commit less often, and a power cut cost more"
         )
-        return [*found, Problem("W304", what, fix="Raise `journal: commit`, or `wear_per_day`.")]
+        fix = "Raise `journal: commit`, or `wear_per_day`."
+        return [*found, Problem("W304", what, fix=fix, at=("journal", "wear_per_day"))]
 
 
 def wear(settings: Settings) -> Wear:

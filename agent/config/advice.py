@@ -32,4 +32,5 @@ def _windows(settings: Settings, periods: Mapping[str, float]) -> Iterator[Probl
                 f"model `{name}` looks back {span} on `{instance}`, but the journal keeps "
                 f"{as_seconds(keep_s)}"
             )
-            yield Problem("W307", what, fix="Raise `journal: keep`, or make the window shorter.")
+            fix = "Raise `journal: keep`, or make the window shorter."
+            yield Problem("W307", what, fix=fix, at=("models", name, "window", "rows"))

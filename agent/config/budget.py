@@ -34,9 +34,10 @@ class Load:
 
 @dataclass(slots=True)
 class Line:
-    """A line and all that is asked of it."""
+    """A line and all that is asked of it; *device* is the first of its devices."""
 
     label: str
+    device: str
     loads: list[Load] = field(default_factory=list)
     units: int = 0
 
@@ -78,7 +79,7 @@ def lines(settings: Settings, latencies: Mapping[str, float] | None = None) -> l
     for name, device in settings.devices.items():
         if hasattr(device, "loads"):
             loads: list[Load] = device.loads((latencies or {}).get(device.learnt_as(name)))
-            line = found.setdefault(loads[0].line, Line(loads[0].label))
+            line = found.setdefault(loads[0].line, Line(loads[0].label, name))
             line.loads += loads
             line.units += 1
     return list(found.values())
@@ -93,6 +94,7 @@ def overloads(found: Iterable[Line]) -> list[Problem]:
             "W301",
             f"{line.label} needs {_s(line.need_s)} per cycle, you asked for {_s(line.period_s)}",
             fix="Raise `poll`, move tags to a slower class, or use a faster line or another one.",
+            at=("devices", line.device, "poll"),
         )
         if line.need_s > line.period_s
         else Problem(
@@ -101,6 +103,7 @@ def overloads(found: Iterable[Line]) -> list[Problem]:
             f"units does not answer, you asked for {_s(line.period_s)}: the others miss points",
             fix="Lower `timeout`: a few times what the devices take to answer is enough "
             "(`edge-agent explain TAG` tells it). Or raise `poll`.",
+            at=("devices", line.device, "timeout"),
         )
         for line in found
         if line.need_s > line.period_s or line.loses

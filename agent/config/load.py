@@ -9,7 +9,7 @@ from agent.config.crosscheck import crosscheck
 from agent.config.document import Document, parse
 from agent.config.fragments import fragments, joined
 from agent.config.profiles import Profiles, standalone
-from agent.config.report import ConfigProblems, Problem
+from agent.config.report import ConfigProblems, Problem, render
 from agent.config.schema import Settings
 from agent.config.validation import Validation, placed
 from agent.config.versions import version_problem
@@ -55,12 +55,26 @@ class Whole:
         text: The file.
         others: The fragments beside it and the profile files that it uses: file -> text.
         standalone: The file with all of those in it: what needs no other file.
+        document: Where everything stands.
     """
 
     settings: Settings
     text: str
     others: Mapping[str, str]
     standalone: str
+    document: Document
+
+    def placed(self, advice: Problem) -> Problem:
+        """With the place of what it is about; without one where the file says nothing of that."""
+        told = (advice.at[:n] in self.document.keys for n in range(1, len(advice.at) + 1))
+        if not any(told):
+            return advice
+        setting = self.document.is_setting(advice.at)
+        return placed(self.document, advice.at, advice, at_value=setting)
+
+    def render(self, file: str, advice: Problem) -> str:
+        """A piece of advice as a technician reads it."""
+        return render(file, {"": self.text, **self.others}, advice)
 
 
 def loads_whole(
@@ -82,7 +96,7 @@ def loads_whole(
     if problems or settings is None:
         raise ConfigProblems(name, text, problems, {**parts, **profiles.texts})
     alone = standalone(write(document.data) if parts else text, document.data, profiles)
-    return Whole(settings, text, {**parts, **profiles.texts}, alone)
+    return Whole(settings, text, {**parts, **profiles.texts}, alone, document)
 
 
 def sound(text: str, name: str) -> Document:

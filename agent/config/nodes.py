@@ -37,7 +37,14 @@ def twins(settings: Settings, streams: dict[str, TagSet]) -> list[Problem]:
             "W303",
             f"`{a}` and `{b}` differ only in upper and lower case",
             fix="Sparkplug hosts may take them for one: give one of them another name.",
+            at=_of_tag(b),
         )
         for a, b in pairwise(sorted(names, key=str.lower))
         if a.lower() == b.lower()
     ]
+
+
+def _of_tag(name: str) -> tuple[str, ...]:
+    """Where a device, or the tag of one, stands in the file."""
+    device, _, tag = name.partition("/")
+    return ("devices", device, "tags", tag) if tag else ("devices", device)

@@ -1,9 +1,9 @@
-"""What a mistake looks like: code, fact, place, the line with a caret, and the cure."""
+"""What a mistake, or advice, looks like: code, fact, place, the line with a caret, and the cure."""
 
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.core.errors import ConfigError
@@ -29,13 +29,14 @@ def names_secret(path: Sequence[str | int]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake in the file.
+    """One mistake in the file, or one piece of advice (W3xx).
 
     Attributes:
         line, column: From 1, as editors count; 0 when the whole file is meant.
         width: Characters to underline.
         secret: What stands there, and behind it in the line, is never repeated.
         file: The profile that it is in; empty for the configuration itself.
+        at: Advice only: what of the file is meant.
     """
 
     code: str
@@ -46,6 +47,12 @@ class Problem:
     fix: str = ""
     secret: bool = False
     file: str = ""
+    at: tuple[str | int, ...] = ()
+
+    def as_json(self, file: str) -> dict[str, Any]:
+        """Plain data: code, file, line, column, what, fix; *file* is the configuration itself."""
+        told = ("code", "what", "line", "column", "fix")
+        return {"file": self.file or file} | {name: getattr(self, name) for name in told}
 
 
 class ConfigProblems(ConfigError):
@@ -70,18 +77,13 @@ class ConfigProblems(ConfigError):
 
     def render(self, tail: str = UNCHANGED) -> str:
         """Every problem as a technician reads it, and what it means for the running agent."""
-        lines = {file: text.splitlines() for file, text in self._texts.items()}
         count = len(self.problems)
-        parts = [_render(p.file or self.file, lines.get(p.file, []), p) for p in self.problems]
+        parts = [render(self.file, self._texts, p) for p in self.problems]
         return "\n\n".join([*parts, f"{count} error{'s' if count > 1 else ''}. {tail}"])
 
     def as_json(self) -> list[dict[str, Any]]:
         """Every problem as plain data: code, file, line, column, what, fix."""
-        return [
-            {"file": p.file or self.file}
-            | {k: v for k, v in asdict(p).items() if k not in {"width", "secret", "file"}}
-            for p in self.problems
-        ]
+        return [p.as_json(self.file) for p in self.problems]
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
@@ -93,8 +95,10 @@ def _once(problems: Sequence[Problem]) -> list[Problem]:
     return list(found.values())
 
 
-def _render(file: str, lines: list[str], p: Problem) -> str:
-    text = [f"error[{p.code}]: {p.what}"]
+def render(file: str, texts: Mapping[str, str], p: Problem) -> str:
+    """A problem as a technician reads it; *texts*: file -> text, that of *file* itself under ""."""
+    file, lines = p.file or file, texts.get(p.file, "").splitlines()
+    text = [f"{'warning' if p.code.startswith('W') else 'error'}[{p.code}]: {p.what}"]
     if p.line:
         text.append(f"  --> {file}:{p.line}:{p.column}")
         number = str(p.line)

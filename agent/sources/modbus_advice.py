@@ -31,7 +31,7 @@ def _torn(device: str, places: Mapping[str, Place]) -> Iterator[Problem]:
                     f"`{device}/{name}` ({wide.kind}, wire {wide.span.first} to {last})"
                 )
                 fix = f"The next free register is {wide.span.end}; compare with the manual."
-                yield Problem("W305", what, fix=fix)
+                yield Problem("W305", what, fix=fix, at=("devices", device, "tags", other, "reg"))
 
 
 def _unreachable(
@@ -52,4 +52,4 @@ def _unreachable(
                 f"`scale` only gives {ends[0]:g} to {ends[1]:g}"
             )
             fix = "Compare type, `scale` and `range` with the manual; `edge-agent probe` shows all."
-            yield Problem("W306", what, fix=fix)
+            yield Problem("W306", what, fix=fix, at=("devices", device, "tags", name, "range"))

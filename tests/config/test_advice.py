@@ -1,11 +1,15 @@
 """What is possible and probably not meant: advice, never a refusal."""
 
+import subprocess
+import sys
+
 import pytest
 
 from agent.cli.price import flows
 from agent.cli.wear import wear
 from agent.config.advice import advice
-from agent.config.load import loads
+from agent.config.load import load_whole, loads
+from agent.config.report import Problem
 from agent.plugins import installed
 
 FILE = """\
@@ -68,3 +72,41 @@ def test_a_journal_that_is_too_small_says_how_long_it_lasts():
     tags = "\n      ".join(f"t{i}: {{reg: {100 + i}, as: int16}}" for i in range(500))
     found = told(tags, "journal: {max_size: 2MB, keep: 30d}\n")
     assert found["W308"].startswith("`max_size` lasts about 1 h")
+
+
+def test_advice_shows_the_place_that_it_is_about(tmp_path):
+    """File, line, column and the line itself, as for a mistake; in a fragment, its own."""
+    file, part = tmp_path / "edge.yaml", tmp_path / "conf.d" / "model.yaml"
+    text = FILE.format(tag="x: {reg: 11, as: uint16}", more="journal: {keep: 1h}")
+    file.write_text(text, encoding="utf-8")
+    part.parent.mkdir()
+    part.write_text(
+        "models:\n  m:\n    file: x.onnx\n    window:\n      rows: 4000\n"
+        "    instances: {i: {inputs: [d/flow]}}\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "agent", "check", str(file)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert said.returncode == 1, said.stderr
+    assert (
+        f"""
+  --> {file}:12:16
+    |
+ 12 |       x: {{reg: 11, as: uint16}}
+    |                ^^
+   = help: The next free register is 12; compare with the manual.
+"""
+        in said.stdout
+    )
+    assert f"  --> {part}:5:13\n   |\n 5 |       rows: 4000\n" in said.stdout
+
+
+def test_advice_on_what_the_file_does_not_say_has_no_line(tmp_path):
+    """The budget is a default here: nothing in the file is wrong."""
+    file = tmp_path / "edge.yaml"
+    text = FILE.format(tag="x: {reg: 20, as: int16}", more="journal: {commit: 1s}")
+    file.write_text(text.replace("poll: 1s", "poll: 100ms"), encoding="utf-8")
+    whole = load_whole(file, installed())
+    advice = whole.placed(Problem("W308", "what", fix="fix", at=("sinks", "none", "data_budget")))
+    assert whole.render(str(file), advice) == f"warning[W308]: what\n  --> {file}\n   = help: fix"
