@@ -117,6 +117,28 @@ async def test_a_role_may_do_what_it_may(tmp_path):
     assert ("web.login", "web:admin") in trail
 
 
+async def test_a_code_is_good_once_and_guessing_has_to_wait(tmp_path):
+    """Five wrong tries from an address, and then not even the right password for a while; every
+    refusal is in the trail.
+    """
+    async with page(tmp_path) as (agent, client):
+        code = await asyncio.to_thread(code_of, agent.config, "admin")
+        body = {"code": code, "user": "kim", "password": GOOD}
+        assert (await client.post("/api/enrol", json=body)).status_code == 200
+        client.cookies.clear()
+        again = await client.post("/api/enrol", json=body | {"user": "mallory"})
+        assert (again.status_code, again.json()["error"]["code"]) == (401, "E761")
+        for _ in range(4):
+            tried = {"user": "kim", "password": "guess guess"}
+            assert (await client.post("/api/login", json=tried)).status_code == 401
+        right = await client.post("/api/login", json={"user": "kim", "password": GOOD})
+        assert (right.status_code, right.json()["error"]["code"]) == (429, "E763")
+        assert await agent.terminate() == 0
+    with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
+        refused = db.execute("SELECT actor FROM audit WHERE kind = 'web.refused'").fetchall()
+    assert [actor for (actor,) in refused] == ["web:mallory", *["web:kim"] * 5]
+
+
 async def test_off_loopback_nothing_without_a_login(tmp_path):
     """TLS, and a one-time code in the log of the first start; the headers of a careful page."""
     subprocess.run(
