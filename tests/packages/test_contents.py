@@ -112,7 +112,9 @@ def test_nothing_says_where_it_was_downloaded(package):
     """No address or host of an index in what we wrote: scripts, pins, bill, documents, wheel."""
     said = subprocess.check_output([ROOT / ".venv/bin/pip", "config", "list"], text=True)
     hosts = set(re.findall(r"https?://(?:[^/@\s']*@)?([^/:\s']+)", said))
-    words = [h.encode() for h in hosts | {"files.pythonhosted.org", "pypi.org/simple"}]
+    default = importlib.import_module("pip._internal.models.index").PyPI
+    hosts |= {default.file_storage_domain, default.simple_url}
+    words = [host.encode() for host in hosts]
     ours = next(w for w in package.wheels if w.name.startswith("edge_agentd-"))
     with zipfile.ZipFile(ours) as packed:
         found = {name: packed.read(name) for name in packed.namelist()}
