@@ -157,7 +157,7 @@ class Accounts:
 
     def _write(self, kept: dict[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = self._path.with_suffix(".new")
+        draft = self._path.with_suffix(f".{os.getpid()}")  # a command may write at the same time
         with open(draft, "w", encoding="utf-8", opener=_private) as f:
             json.dump(kept, f)
             f.flush()

@@ -14,7 +14,8 @@ from pathlib import Path
 from agent.cli.main import command_line
 from simulators.agent_process import AgentProcess
 from simulators.modbus_server import ModbusServer
-from tests.agents import Counting, configure, device, told
+from tests.agents import Counting, committed, configure, device, told
+from tests.tools import until
 from tests.unit.test_docs_commands import PAGES as ALL_PAGES
 from tests.unit.test_docs_commands import shown
 
@@ -52,7 +53,7 @@ async def test_what_an_operator_is_told_to_type_works(tmp_path):
             lines = [x for block in scripts() for x in block.splitlines() if x.strip()]
             assert len(lines) >= 12
             ran = await asyncio.gather(*(run(tmp_path, path, [x]) for x in lines))
-    assert [out for code, out in ran if code] == []
+    assert not any(code for code, _ in ran), "\n".join(out for code, out in ran if code)
     assert (tmp_path / "box.tar.gz").stat().st_size > 1000
 
 
@@ -103,11 +104,12 @@ async def test_what_a_sentence_tells_an_operator_to_type_works(tmp_path):
         path = configure(tmp_path, devices={"d": device(server.url)})
         async with AgentProcess(path) as agent:
             await told(agent, lambda s: s["tags"])
+            await until(lambda: any("agent" in row for row in committed(tmp_path / "data")), 10)
             blocks = " ".join(scripts())
             lines = sorted(x for x in set(typed()) if f"{x} " not in blocks)
             ran = await asyncio.gather(*(run(tmp_path, path, [x]) for x in lines))
     assert len(lines) >= 15
-    assert [out for code, out in ran if code] == []
+    assert not any(code for code, _ in ran), "\n".join(out for code, out in ran if code)
 
 
 def test_what_is_run_elsewhere_is_run_there():
