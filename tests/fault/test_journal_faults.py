@@ -310,6 +310,26 @@ async def test_a_full_disk(tmp_path):
         await asyncio.to_thread(subprocess.run, ["umount", tmp_path], check=True)
 
 
+async def _filled_and_back(s, ballast):
+    """Fill the disk to the last byte and put rows until it refuses, is taken to again by itself,
+    and twenty rows more; how many.
+    """
+    _fill(ballast)
+    i = 0
+    while s.journal.durable and i < 3000:
+        s.journal.put(noise(i))
+        i += 1
+        await s.journal.flush()
+    assert not s.journal.durable
+    await until(lambda: s.journal.durable, 5)
+    for _ in range(20):
+        s.journal.put(noise(i))
+        i += 1
+    await s.journal.flush()
+    assert s.journal.durable
+    return i
+
+
 def _fill(path):
     with path.open("wb", buffering=0) as f:
         try:
@@ -360,19 +380,7 @@ async def test_a_full_disk_is_made_room_on(tmp_path):
                 await until(lambda n=i: sealed(tmp_path) > n)
             s.journal.put(rows(0, 2))
             await s.journal.flush()
-            _fill(tmp_path / "ballast")
-            i = 0
-            while s.journal.durable and i < 3000:
-                s.journal.put(noise(i))
-                i += 1
-                await s.journal.flush()
-            assert not s.journal.durable
-            await until(lambda: s.journal.durable, 5)
-            for _ in range(20):
-                s.journal.put(noise(i))
-                i += 1
-            await s.journal.flush()
-            assert s.journal.durable
+            i = await _filled_and_back(s, tmp_path / "ballast")
             assert cloud.depth() == i + 2
             assert not stats.values.get("journal.dropped_rows")
             assert (await cloud.owed(Lane.HISTORY, 600))[0].record.v[0, 0] == 0
@@ -397,19 +405,7 @@ async def test_a_full_disk_costs_nothing_that_is_owed(tmp_path):
                 await s.journal.flush()
                 await until(lambda n=i: sealed(tmp_path) > n)
             await until((tmp_path / reserve.FILE).exists)
-            _fill(tmp_path / "ballast")
-            i = 0
-            while s.journal.durable and i < 3000:
-                s.journal.put(noise(i))
-                i += 1
-                await s.journal.flush()
-            assert not s.journal.durable
-            await until(lambda: s.journal.durable, 5)
-            for _ in range(20):
-                s.journal.put(noise(i))
-                i += 1
-            await s.journal.flush()
-            assert s.journal.durable
+            i = await _filled_and_back(s, tmp_path / "ballast")
             assert cloud.depth() == 1200 + i
             assert not stats.values.get("journal.dropped_rows")
     finally:
